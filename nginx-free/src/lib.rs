@@ -1,0 +1,2 @@
+//! A reverse proxy.
+#![forbid(unsafe_code)]

@@ -1,0 +1,8 @@
+//! shlogin: starts a Singularity/Apptainer app in a network of its own, behind a token URL.
+//!
+//! The floors, from the ground up; a module imports only from those above it in this list
+//! (`tests/it/floors.rs` reads the `use` lines and fails on an arrow that runs the other way).
+
+pub mod words;
+pub mod sys;
+pub mod config;

@@ -1,0 +1,3 @@
+//! Chooses the role of this process and returns its exit code.
+
+fn main() {}
