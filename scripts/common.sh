@@ -1,0 +1,29 @@
+# Sourced by the other scripts: what more than one of them needs to know about this machine.
+# shellcheck shell=bash
+set -euo pipefail
+
+# Debian keeps dnsmasq, ip and debootstrap where an ordinary user's PATH does not reach.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${SHLOGIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shlogin}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "${0##*/}: $*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command as root: as it is, or with sudo.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif have sudo; then sudo "$@"
+  else die "needs root for '$1', and there is no sudo"
+  fi
+}
+
+# The Debian archive this machine's apt is configured with, as a URL.
+debian_mirror() {
+  local codename url
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  url=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' "Release: $codename" 'Component: main' 2>/dev/null | head -n 1)
+  [ -n "$url" ] || die "apt has no Debian archive configured for '$codename'"
+  echo "$url"
+}
