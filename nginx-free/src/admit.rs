@@ -1,0 +1,139 @@
+//! Who may pass. One function judges every request, before HTTP and WebSocket part ways, and what forwards a request
+//! demands the value that only this judgement yields.
+
+use std::{future::Future, marker::PhantomData, sync::Arc};
+
+use http::{HeaderMap, Method, Response, response};
+
+use crate::{Body, Dial, Host, Peer, Upstream};
+
+/// Judges requests.
+pub trait Admit: Send + Sync + 'static {
+    /// How this judge's apps are reached.
+    type Dial: Dial;
+
+    /// Judges one request. `gate` opens for this request alone.
+    fn admit<'r>(
+        &self,
+        head: &Head<'_>,
+        gate: Gate<'r>,
+    ) -> impl Future<Output = Verdict<'r, Self::Dial>> + Send;
+}
+
+/// The head of a request that kept all the rules of HTTP, as its judge sees it.
+#[derive(Debug)]
+pub struct Head<'h> {
+    /// The method. `GET` for every WebSocket, also for one that HTTP/2 opens with an extended CONNECT.
+    pub method: &'h Method,
+    /// The one host that the request is for.
+    pub host: Host<'h>,
+    /// The path as it was sent, escapes and all.
+    pub path: &'h str,
+    /// The query as it was sent.
+    pub query: Option<&'h str>,
+    /// All fields as they were sent, but for `Host` in HTTP/2.
+    pub fields: &'h HeaderMap,
+    /// The client.
+    pub peer: &'h Peer,
+    /// What the request wants to become.
+    pub kind: Kind,
+}
+
+/// What a request wants to become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A request and its answer.
+    Plain,
+    /// A WebSocket (RFC 6455, or RFC 8441 over HTTP/2).
+    WebSocket,
+}
+
+/// The way to the app, for one request. Only the proxy makes one, and it can't be kept for another request.
+#[derive(Debug)]
+pub struct Gate<'r>(PhantomData<fn(&'r ()) -> &'r ()>);
+
+impl<'r> Gate<'r> {
+    pub(crate) fn of(_request: &'r RequestMark) -> Self {
+        Self(PhantomData)
+    }
+
+    /// Lets this request through to `upstream`.
+    pub fn open<D: Dial>(self, upstream: &Arc<Upstream<D>>) -> Admission<'r, D> {
+        Admission { upstream: Arc::clone(upstream), hooks: None, gate: self.0 }
+    }
+}
+
+/// The one request that a [`Gate`] belongs to.
+pub(crate) struct RequestMark;
+
+/// A request that may pass, and how.
+pub struct Admission<'r, D> {
+    pub(crate) upstream: Arc<Upstream<D>>,
+    pub(crate) hooks: Option<Arc<Hooks>>,
+    gate: PhantomData<fn(&'r ()) -> &'r ()>,
+}
+
+impl<D> Admission<'_, D> {
+    /// What is to be changed on the way.
+    pub fn with(mut self, hooks: &Arc<Hooks>) -> Self {
+        self.hooks = Some(Arc::clone(hooks));
+        self
+    }
+}
+
+/// The judgement.
+#[must_use = "a request is neither answered nor forwarded until its verdict is carried out"]
+pub enum Verdict<'r, D> {
+    /// It gets this answer, and the app never hears of it.
+    Answer(Response<Body>),
+    /// It may pass.
+    Forward(Admission<'r, D>),
+}
+
+/// What is changed on the way, made once and used for many requests.
+#[derive(Default)]
+pub struct Hooks {
+    /// Whether a request's cookie of this name is kept from the app.
+    pub hides_cookie: Option<Box<dyn Fn(&[u8]) -> bool + Send + Sync>>,
+    /// Edits the head of the app's answer, after the hop-by-hop fields were taken out.
+    pub edit_answer: Option<Box<dyn Fn(&mut response::Parts) + Send + Sync>>,
+    /// Makes the answer for a request that the app did not answer. `None` of it is a plain text.
+    pub on_failure: Option<Box<dyn Fn(&FailedRequest) -> Response<Body> + Send + Sync>>,
+}
+
+/// A request that the app did not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FailedRequest {
+    /// Why.
+    pub failure: Failure,
+    /// Whether the client asked for a page (`Accept: text/html`) rather than for data.
+    pub wants_page: bool,
+}
+
+/// Why the app did not answer. What a stranger is told of it is for the hook to decide; the reason goes to the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// No connection to the app.
+    #[error("the app could not be reached")]
+    Unreachable,
+    /// The connection broke, or the answer broke the rules of HTTP.
+    #[error("the app's answer cannot be used")]
+    BadAnswer,
+    /// No answer in time.
+    #[error("the app did not answer in time")]
+    TimedOut,
+    /// The client's own body broke off or stood still.
+    #[error("the request's body did not arrive")]
+    BrokenRequest,
+}
+
+impl Failure {
+    /// The status for it.
+    pub fn status(self) -> http::StatusCode {
+        match self {
+            Self::Unreachable | Self::BadAnswer => http::StatusCode::BAD_GATEWAY,
+            Self::TimedOut => http::StatusCode::GATEWAY_TIMEOUT,
+            Self::BrokenRequest => http::StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+}

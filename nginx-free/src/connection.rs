@@ -1,0 +1,150 @@
+//! One client connection: its TLS handshake, then HTTP/1.1 or HTTP/2 until it ends, idles for too long, or the run ends.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    Admit, Limits, Peer,
+    fields::Scheme,
+    io::{ClientIo, Socket},
+    proxy::{Shared, Slot},
+    service::{Run, Service},
+};
+
+/// Serves one connection to its end.
+pub(crate) async fn serve<A: Admit>(
+    shared: Arc<Shared<A>>,
+    slot: Slot<A>,
+    socket: Socket,
+    peer: Peer,
+    tls: Option<Arc<ServerConfig>>,
+    run: Run,
+) {
+    let limits = shared.limits.clone();
+    let (io, scheme) = match tls {
+        None => (ClientIo::Plain(socket), Scheme::Http),
+        Some(config) => match handshake(config, socket, &run, limits.handshake).await {
+            Some(io) => (io, Scheme::Https),
+            None => return,
+        },
+    };
+    let service =
+        Service { shared, peer, scheme, begun: AtomicUsize::new(0), open: Arc::default(), run, _slot: slot };
+    let service = Arc::new(service);
+    if io.speaks_http2() {
+        http2(io, &service, &limits).await;
+    } else {
+        http1(io, &service, &limits).await;
+    }
+}
+
+async fn handshake(
+    config: Arc<ServerConfig>,
+    socket: Socket,
+    run: &Run,
+    limit: Duration,
+) -> Option<ClientIo> {
+    let accepted = TlsAcceptor::from(config).accept(socket);
+    tokio::select! {
+        shaken = tokio::time::timeout(limit, accepted) => match shaken {
+            Ok(Ok(stream)) => Some(ClientIo::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                None
+            }
+        },
+        () = run.ended() => None,
+    }
+}
+
+async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {
+    let answering = Arc::clone(service);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_header_size(limits.head_bytes)
+        .max_headers(limits.fields)
+        .max_buf_size(limits.buffer.max(8192))
+        .half_close(false)
+        .serve_connection(TokioIo::new(io), service_fn(move |request| Arc::clone(&answering).answer(request)))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = service.run.ended() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, peer = %service.peer, "a client's connection broke off");
+    }
+}
+
+async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {
+    let answering = Arc::clone(service);
+    let send_buffer = limits.buffer;
+    let list = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(list)
+        .max_send_buf_size(send_buffer)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(128)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(
+            TokioIo::new(io),
+            service_fn(move |request| Arc::clone(&answering).answer(request)),
+        );
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = idle(service, limits.idle) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(limits.drain, connection).await.unwrap_or(Ok(()))
+        }
+        () = service.run.ended() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, peer = %service.peer, "a client's connection broke off");
+    }
+}
+
+/// Ends when nothing was open on the connection for `limit`, or up to twice that.
+async fn idle<A>(service: &Service<A>, limit: Duration) {
+    let mut seen = service.begun.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(limit).await;
+        let begun = service.begun.load(Ordering::Relaxed);
+        if service.open.load(Ordering::Relaxed) == 0 && begun == seen {
+            return;
+        }
+        seen = begun;
+    }
+}

@@ -1,0 +1,17 @@
+//! How an app is reached.
+
+use std::{future::Future, io};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Opens connections to one app.
+pub trait Dial: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Opens one more connection. Called once for each that is needed; the caller bounds the time it may take.
+    ///
+    /// # Errors
+    /// What the network says. It is logged, and never shown to a client.
+    fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}

@@ -1,0 +1,275 @@
+//! The rules for header fields on their way through: which end here, and which are ours to set.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::{Host, Peer};
+
+/// Fields of one connection only (RFC 9110 §7.6.1, with RFC 9113 §8.2.2 and what RFC 7540 called `HTTP2-Settings`).
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-authentication-info",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Fields by which proxies tell apps of the client, beside all that begin with `x-forwarded`. Only ours may arrive.
+const FORWARDING: [&str; 22] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-host",
+    "x-scheme",
+    "x-script-name",
+    "x-url-scheme",
+    "x-proxyuser-ip",
+    "x-rstudio-request",
+    "x-rstudio-root-path",
+    "x-remote-user",
+    "remote-user",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "front-end-https",
+    // Becomes HTTP_PROXY in the environment of a CGI program ("httpoxy").
+    "proxy",
+];
+
+/// Fields for which a name with an underscore is taken by some apps (WSGI, CGI and PHP turn `-` and `_` into one).
+const TWINNED: [&str; 14] = [
+    "host",
+    "cookie",
+    "authorization",
+    "origin",
+    "referer",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "expect",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+];
+
+/// Fields a `Connection` field must not name: it would cut out what the request is judged by.
+const NOT_FOR_CONNECTION: [&str; 8] = [
+    "host",
+    "content-length",
+    "content-type",
+    "cookie",
+    "authorization",
+    "origin",
+    "sec-websocket-key",
+    "sec-websocket-version",
+];
+
+/// Where a request came in, for the fields that tell the app.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'o> {
+    pub(crate) peer: &'o Peer,
+    pub(crate) host: Host<'o>,
+    pub(crate) scheme: Scheme,
+}
+
+/// Whether a listener speaks TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
+}
+
+fn is_forwarding(name: &str) -> bool {
+    name.starts_with("x-forwarded") || FORWARDING.contains(&name)
+}
+
+/// Whether a client's field ends here: of this connection, ours to set, or the twin of one of these.
+fn ends_here(name: &str) -> bool {
+    if name.contains('_') {
+        let plain = name.replace('_', "-");
+        return is_hop_by_hop(&plain) || is_forwarding(&plain) || TWINNED.contains(&plain.as_str());
+    }
+    is_hop_by_hop(name) || is_forwarding(name) || matches!(name, "expect" | "trailer")
+}
+
+/// Fields that count only in a head.
+pub(crate) fn is_protected_in_trailers(name: &str) -> bool {
+    is_hop_by_hop(name)
+        || is_forwarding(name)
+        || TWINNED.contains(&name)
+        || matches!(
+            name,
+            "set-cookie" | "location" | "clear-site-data" | "strict-transport-security" | "alt-svc"
+        )
+        || name.starts_with("access-control-")
+        || name.starts_with("content-")
+}
+
+/// The names that the `Connection` fields list, beside the usual ones. `Err` where one must not be listed.
+pub(crate) fn named_by_connection(fields: &HeaderMap) -> Result<Vec<HeaderName>, BadConnection> {
+    let mut named = Vec::new();
+    for value in fields.get_all(header::CONNECTION) {
+        let Ok(text) = value.to_str() else { return Err(BadConnection) };
+        for token in text.split(',').map(str::trim).filter(|token| !token.is_empty()) {
+            if token.eq_ignore_ascii_case("close")
+                || token.eq_ignore_ascii_case("keep-alive")
+                || token.eq_ignore_ascii_case("upgrade")
+            {
+                continue;
+            }
+            let name = HeaderName::from_bytes(token.as_bytes()).map_err(|_| BadConnection)?;
+            if NOT_FOR_CONNECTION.contains(&name.as_str()) {
+                return Err(BadConnection);
+            }
+            named.push(name);
+        }
+    }
+    Ok(named)
+}
+
+/// A `Connection` field that is no list of names, or names what is not of one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BadConnection;
+
+/// Takes out of a request what ends here, and tells the app where the request came in.
+pub(crate) fn to_app(fields: &mut HeaderMap, named: &[HeaderName], origin: Origin<'_>) {
+    let ending: Vec<HeaderName> = fields.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
+    for name in ending.iter().chain(named) {
+        fields.remove(name);
+    }
+    let host = origin.host;
+    let mut set = |name: &'static str, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            fields.insert(HeaderName::from_static(name), value);
+        }
+    };
+    let port = host.port().unwrap_or(origin.scheme.port());
+    set("host", host.as_str());
+    set("x-forwarded-host", host.as_str());
+    set("x-forwarded-port", &port.to_string());
+    set("x-forwarded-proto", origin.scheme.as_str());
+    let node = match origin.peer.ip() {
+        Some(ip) => {
+            let text = ip.to_string();
+            set("x-forwarded-for", &text);
+            set("x-real-ip", &text);
+            // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
+            if ip.is_ipv6() { format!("\"[{text}]\"") } else { text }
+        }
+        None => "unknown".to_owned(),
+    };
+    set("forwarded", &format!("for={node};host=\"{host}\";proto={}", origin.scheme.as_str()));
+}
+
+/// Takes out of an answer what ends here.
+pub(crate) fn to_client(fields: &mut HeaderMap) {
+    let named = named_by_connection(fields).unwrap_or_default();
+    for name in named {
+        fields.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        fields.remove(name);
+    }
+}
+
+/// Whether a list field such as `Connection` or `Upgrade` has `token`.
+pub(crate) fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    fields
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn only_our_word_on_the_client_reaches_the_app() {
+        let mut fields = map(&[
+            ("x-forwarded-for", "6.6.6.6"),
+            ("X_Forwarded_For", "6.6.6.6"),
+            ("x-forwarded_host", "evil"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+            ("x_real_ip", "6.6.6.6"),
+            ("content_length", "5"),
+            ("proxy", "http://evil"),
+            ("connection", "close, x-secret"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("my_own", "stays"),
+            ("accept", "*/*"),
+            ("host", "h:1"),
+        ]);
+        let named = named_by_connection(&fields).unwrap();
+        let peer = Peer::tcp("[2001:db8::1]:5".parse().unwrap());
+        let host = Host::parse("node:3011").unwrap();
+        to_app(&mut fields, &named, Origin { peer: &peer, host, scheme: Scheme::Https });
+        let mut left: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "accept: */*",
+                "forwarded: for=\"[2001:db8::1]\";host=\"node:3011\";proto=https",
+                "host: node:3011",
+                "my_own: stays",
+                "x-forwarded-for: 2001:db8::1",
+                "x-forwarded-host: node:3011",
+                "x-forwarded-port: 3011",
+                "x-forwarded-proto: https",
+                "x-real-ip: 2001:db8::1",
+            ]
+        );
+    }
+
+    #[test]
+    fn connection_cannot_cut_out_what_a_request_is_judged_by() {
+        for name in ["Host", "cookie", "Content-Length", "origin"] {
+            assert_eq!(named_by_connection(&map(&[("connection", name)])), Err(BadConnection));
+        }
+        assert_eq!(named_by_connection(&map(&[("connection", "a b")])), Err(BadConnection));
+    }
+}

@@ -1,0 +1,152 @@
+//! A plain request on its way to the app, and the answer on its way back.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+
+use crate::{
+    Body, Dial, Failure, Hooks, Upstream,
+    body::RequestBody,
+    fields,
+    upstream::{Connection, Source},
+};
+
+/// Sends a request, whose fields were made the app's, and returns the answer, whose fields were made the client's.
+pub(crate) async fn forward<D: Dial>(
+    upstream: &Arc<Upstream<D>>,
+    hooks: Option<&Hooks>,
+    request: Request<RequestBody>,
+) -> Result<Response<Body>, Failure> {
+    let (connection, answer) = send(upstream, request).await?;
+    let answer = readable(answer)?;
+    connection.head_came();
+    upstream.give_back(connection);
+    let (mut head, body) = answer.into_parts();
+    prepare(&mut head, hooks);
+    Ok(Response::from_parts(head, Body::app(body)))
+}
+
+/// Makes an answer's head the client's.
+pub(crate) fn prepare(head: &mut http::response::Parts, hooks: Option<&Hooks>) {
+    fields::to_client(&mut head.headers);
+    // A reason phrase carries no meaning (RFC 9112 §4), and up to a head's limit of the app's text.
+    head.extensions.clear();
+    head.version = Version::HTTP_11;
+    if let Some(edit) = hooks.and_then(|hooks| hooks.edit_answer.as_ref()) {
+        edit(head);
+    }
+}
+
+/// Sends on a kept connection where there is one. Where that turns out to be dead before the app said a word, and
+/// doing it again can do no harm (RFC 9110 §9.2.2), once more on a new one.
+async fn send<D: Dial>(
+    upstream: &Upstream<D>,
+    request: Request<RequestBody>,
+) -> Result<(Connection, Response<Incoming>), Failure> {
+    let (mut connection, source) = upstream.connection().await?;
+    let spare = (source == Source::Pool).then(|| spare(&request)).flatten();
+    let wait = upstream.limits().answer;
+    let sent = tokio::time::timeout(wait, connection.sender.try_send_request(request)).await;
+    let mut error = match sent {
+        Err(_) => return Err(Failure::TimedOut),
+        Ok(Ok(answer)) => return Ok((connection, answer)),
+        Ok(Err(error)) => error,
+    };
+    let unsent = error.take_message();
+    let again = match (source, unsent) {
+        (Source::Pool, Some(request)) => Some(request),
+        (Source::Pool, None) if !connection.has_answered() => spare,
+        _ => None,
+    };
+    let error = error.into_error();
+    let Some(request) = again else { return Err(why(&error)) };
+    tracing::debug!(%error, "a kept connection was dead; once more on a new one");
+    let mut connection = upstream.fresh().await?;
+    match tokio::time::timeout(wait, connection.sender.send_request(request)).await {
+        Err(_) => Err(Failure::TimedOut),
+        Ok(Ok(answer)) => Ok((connection, answer)),
+        Ok(Err(error)) => Err(why(&error)),
+    }
+}
+
+fn why(error: &hyper::Error) -> Failure {
+    tracing::debug!(%error, cause = std::error::Error::source(error).map(tracing::field::display), "no answer of the app");
+    if error.is_user() { Failure::BrokenRequest } else { Failure::BadAnswer }
+}
+
+/// A copy of a request that may be sent twice.
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.body().is_empty() || !request.method().is_idempotent() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+/// Refuses an answer that a neighbour could read otherwise (RFC 9112 §6.3). hyper takes the chunks where both lengths
+/// are given, reads to the end where an encoding is unknown, and takes any 101 for an upgrade.
+fn readable(answer: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS || !framed_once(answer.headers()) {
+        tracing::debug!(status = answer.status().as_u16(), "an answer of the app breaks the rules of HTTP");
+        return Err(Failure::BadAnswer);
+    }
+    Ok(answer)
+}
+
+/// Whether an answer says its length at most once, and in the one way that everybody reads alike.
+pub(crate) fn framed_once(fields: &HeaderMap) -> bool {
+    let mut encodings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    let (encoding, length) = (encodings.next(), lengths.next());
+    let chunked = encoding.is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    let digits = length.is_none_or(|v| !v.is_empty() && v.as_bytes().iter().all(u8::is_ascii_digit));
+    let twice = encodings.next().is_some() || lengths.next().is_some();
+    chunked && digits && !twice && (encoding.is_none() || length.is_none())
+}
+
+/// A request line for the app: the path and query as the client sent them, byte for byte.
+pub(crate) fn to_origin_form(uri: Uri) -> Uri {
+    uri.into_parts().path_and_query.map_or_else(Uri::default, Uri::from)
+}
+
+/// A request for the app.
+pub(crate) fn request(
+    method: Method,
+    uri: Uri,
+    fields: HeaderMap,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = to_origin_form(uri);
+    *request.headers_mut() = fields;
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_one_length() {
+        let with = |fields: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in fields {
+                map.append(*name, value.parse().unwrap());
+            }
+            framed_once(&map)
+        };
+        assert!(with(&[]));
+        assert!(with(&[("content-length", "5")]));
+        assert!(with(&[("transfer-encoding", "chunked")]));
+        assert!(!with(&[("content-length", "5"), ("transfer-encoding", "chunked")]));
+        assert!(!with(&[("content-length", "5"), ("content-length", "5")]));
+        assert!(!with(&[("content-length", "5, 5")]));
+        assert!(!with(&[("transfer-encoding", "gzip, chunked")]));
+        assert!(!with(&[("transfer-encoding", "identity")]));
+    }
+}

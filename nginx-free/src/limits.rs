@@ -1,0 +1,67 @@
+//! What one proxy spends at most: connections, bytes, time.
+
+use std::time::Duration;
+
+/// The limits of a [`Proxy`](crate::Proxy). [`Limits::default`] suits a gateway for a few people on a shared machine.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections open at a time, over all listeners.
+    pub connections: usize,
+    /// Client connections open at a time from one address: an IPv4 address, an IPv6 /64, or one user of a unix socket.
+    pub connections_per_peer: usize,
+    /// HTTP/2 streams open at a time on one connection.
+    pub streams: u32,
+    /// Bytes of a request's head, and of the list of its fields in HTTP/2.
+    pub head_bytes: usize,
+    /// Fields in a head, of requests and of responses.
+    pub fields: usize,
+    /// Bytes that one direction of one connection may hold in memory.
+    pub buffer: usize,
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
+    /// Time from when a connection is ready for a request until its head is complete. In HTTP/1.1 it bounds the idle
+    /// time as well: hyper starts this one timer when the last answer has ended.
+    pub head: Duration,
+    /// Time an HTTP/2 connection without a request stays open.
+    pub idle: Duration,
+    /// Time a request's body may stand still while the app waits for it.
+    pub body_stall: Duration,
+    /// Time a client may leave what is sent to it unread.
+    pub send_stall: Duration,
+    /// Time to reach the app.
+    pub dial: Duration,
+    /// Time from a request's head until the app's response head. Long, for some apps answer when something happens.
+    pub answer: Duration,
+    /// Idle connections to the app that are kept.
+    pub pool: usize,
+    /// How long an idle connection to the app is kept.
+    pub pool_idle: Duration,
+    /// Time for open requests to end once a shutdown began.
+    pub drain: Duration,
+    /// The first segments of the path by which requests are told apart (see [`path`](crate::path)).
+    pub routed_segments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_peer: 256,
+            streams: 100,
+            head_bytes: 32 * 1024,
+            fields: 100,
+            buffer: 64 * 1024,
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            body_stall: Duration::from_secs(60),
+            send_stall: Duration::from_secs(60),
+            dial: Duration::from_secs(10),
+            answer: Duration::from_secs(3600),
+            pool: 16,
+            pool_idle: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+            routed_segments: 1,
+        }
+    }
+}

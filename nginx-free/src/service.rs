@@ -1,0 +1,212 @@
+//! One request from its head to its answer: checked, judged, carried out, logged.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    Admission, Admit, Body, Dial, FailedRequest, Failure, Gate, Head, Host, Kind, Peer, Verdict,
+    admit::RequestMark,
+    body::RequestBody,
+    check, cookies, fields,
+    fields::{Origin, Scheme},
+    forward,
+    log::{Entry, Open},
+    proxy::{Shared, Slot},
+    websocket,
+};
+
+/// One client connection's share in the proxy.
+pub(crate) struct Service<A> {
+    pub(crate) shared: Arc<Shared<A>>,
+    pub(crate) peer: Peer,
+    pub(crate) scheme: Scheme,
+    /// Requests that came over this connection.
+    pub(crate) begun: AtomicUsize,
+    /// Those of them whose answer has not ended.
+    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) run: Run,
+    pub(crate) _slot: Slot<A>,
+}
+
+/// What ties a connection and its tunnels to the run of the listener they came through.
+#[derive(Clone)]
+pub(crate) struct Run {
+    /// Turns true when the run is to end.
+    pub(crate) closing: watch::Receiver<bool>,
+    /// Held by all that is still open.
+    pub(crate) _alive: mpsc::Sender<Infallible>,
+}
+
+impl Run {
+    /// Returns when the run is to end.
+    pub(crate) async fn ended(&self) {
+        let mut closing = self.closing.clone();
+        drop(closing.wait_for(|closing| *closing).await);
+    }
+}
+
+impl<A: Admit> Service<A> {
+    /// Answers one request.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let counters = &self.shared.counters;
+        counters.touch();
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let id = counters.requests.fetch_add(1, Ordering::Relaxed);
+        let entry =
+            Entry::new(id, self.peer, request.method().clone(), request.uri().clone(), Open::new(&self.open));
+        let mut entry = Box::new(entry);
+        let version = request.version();
+        let answer = self.carry_out(request, &mut entry).await;
+        let (mut answer, entry) = match answer {
+            Outcome::Answer(answer) => (answer, Some(entry)),
+            Outcome::Tunnel(answer, tunnel) => {
+                tokio::spawn(Arc::clone(&self).carry(tunnel, entry));
+                (answer, None)
+            }
+        };
+        let Some(mut entry) = entry else { return Ok(answer) };
+        entry.status = answer.status();
+        if version == Version::HTTP_2 {
+            answer.headers_mut().remove(header::CONNECTION);
+        }
+        Ok(answer.map(|body| body.logged(entry)))
+    }
+
+    /// Carries a WebSocket until either side ends it or the run does.
+    async fn carry(self: Arc<Self>, tunnel: Tunnel, mut entry: Box<Entry>) {
+        let counters = &self.shared.counters;
+        counters.tunnels.fetch_add(1, Ordering::Relaxed);
+        tokio::select! {
+            ended = websocket::tunnel(tunnel.client, tunnel.app) => match ended {
+                Some((received, sent)) => entry.tunnelled(received, sent),
+                None => entry.broken(),
+            },
+            () = self.run.ended() => entry.broken(),
+        }
+        counters.tunnels.fetch_sub(1, Ordering::Relaxed);
+        counters.touch();
+    }
+
+    async fn carry_out(&self, request: Request<Incoming>, entry: &mut Entry) -> Outcome {
+        let (mut parts, body) = request.into_parts();
+        let asks_upgrade = parts.headers.contains_key(header::UPGRADE);
+        let segments = self.shared.limits.routed_segments;
+        let checked = match check::check(&parts, self.scheme, segments) {
+            Ok(checked) => checked,
+            Err(refusal) => return Outcome::Answer(last(plain(refusal.status(), &refusal.to_string()))),
+        };
+        let Some(host) = Host::parse(&checked.host) else {
+            return Outcome::Answer(last(plain(StatusCode::BAD_REQUEST, "the Host is not valid")));
+        };
+        let mark = RequestMark;
+        let head = Head {
+            method: if checked.kind == Kind::WebSocket { &http::Method::GET } else { &parts.method },
+            host,
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            fields: &parts.headers,
+            peer: &self.peer,
+            kind: checked.kind,
+        };
+        let admission = match self.shared.admit.admit(&head, Gate::of(&mark)).await {
+            Verdict::Forward(admission) => admission,
+            Verdict::Answer(answer) if asks_upgrade => return Outcome::Answer(last(answer)),
+            Verdict::Answer(answer) => return Outcome::Answer(answer),
+        };
+
+        let wants_page = checked.kind == Kind::Plain
+            && parts.headers.get(header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/html"));
+        let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let had_encoding = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        let origin = Origin { peer: &self.peer, host, scheme: self.scheme };
+        fields::to_app(&mut parts.headers, &checked.named, origin);
+        let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
+        cookies::cut(&mut parts.headers, |name| hides.is_some_and(|hides| hides(name)));
+
+        match (checked.kind, client_side) {
+            (Kind::WebSocket, Some(client_side)) => self.socket(parts, &admission, client_side, entry).await,
+            (Kind::WebSocket, None) => Outcome::Answer(failed(&admission, Failure::BrokenRequest, false)),
+            (Kind::Plain, _) => {
+                let body = RequestBody::new(body, self.shared.limits.body_stall);
+                body.frame(&mut parts.headers);
+                let request = forward::request(parts.method, parts.uri, parts.headers, body);
+                let sent = forward::forward(&admission.upstream, admission.hooks.as_deref(), request).await;
+                let answer = sent.unwrap_or_else(|failure| failed(&admission, failure, wants_page));
+                Outcome::Answer(if had_encoding { last(answer) } else { answer })
+            }
+        }
+    }
+
+    async fn socket(
+        &self,
+        parts: http::request::Parts,
+        admission: &Admission<'_, A::Dial>,
+        client_side: hyper::upgrade::OnUpgrade,
+        entry: &mut Entry,
+    ) -> Outcome {
+        let hooks = admission.hooks.as_deref();
+        match websocket::open(&admission.upstream, hooks, parts.version, parts.uri, parts.headers).await {
+            Ok(websocket::Opened { answer, app: Some(app) }) => {
+                entry.status = answer.status();
+                Outcome::Tunnel(answer, Tunnel { client: client_side, app })
+            }
+            Ok(websocket::Opened { answer, app: None }) => Outcome::Answer(last(answer)),
+            Err(failure) => Outcome::Answer(last(failed(admission, failure, false))),
+        }
+    }
+}
+
+/// How a request ends.
+enum Outcome {
+    Answer(Response<Body>),
+    Tunnel(Response<Body>, Tunnel),
+}
+
+/// The two sides of a WebSocket that was agreed on.
+pub(crate) struct Tunnel {
+    pub(crate) client: hyper::upgrade::OnUpgrade,
+    pub(crate) app: hyper::upgrade::OnUpgrade,
+}
+
+fn failed<D: Dial>(admission: &Admission<'_, D>, failure: Failure, wants_page: bool) -> Response<Body> {
+    match admission.hooks.as_ref().and_then(|hooks| hooks.on_failure.as_ref()) {
+        Some(make) => make(&FailedRequest { failure, wants_page }),
+        None => plain(failure.status(), &failure.to_string()),
+    }
+}
+
+/// An answer of the proxy's own, in plain text.
+pub(crate) fn plain(status: StatusCode, why: &str) -> Response<Body> {
+    let mut answer = Response::new(Body::full(format!("{status}: {why}\n")));
+    *answer.status_mut() = status;
+    let fields = answer.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::UPGRADE_REQUIRED {
+        fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    answer
+}
+
+/// The last answer on its HTTP/1.1 connection.
+fn last(mut answer: Response<Body>) -> Response<Body> {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}

@@ -1,0 +1,136 @@
+//! WebSockets: the handshake with the app, and then a tunnel. Not one byte of the client's goes to the app before the
+//! app has said 101 (RFC 9110 §7.8), and where it says anything else, the client's connection ends with that answer:
+//! what the client may have sent after its handshake is never read as another request.
+
+use aws_lc_rs::{digest, rand};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+
+use crate::{Body, Dial, Failure, Hooks, Upstream, body::RequestBody, fields, forward};
+
+/// What the client gets, and the app's side of the tunnel, where there is to be one.
+pub(crate) struct Opened {
+    pub(crate) answer: Response<Body>,
+    pub(crate) app: Option<OnUpgrade>,
+}
+
+/// Whether a `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455 §4.1).
+pub(crate) fn is_key(key: &[u8]) -> bool {
+    key.len() == 24 && STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
+}
+
+/// The `Sec-WebSocket-Accept` that answers a key (RFC 6455 §4.2.2).
+fn accept_for(key: &[u8]) -> String {
+    let mut text = key.to_vec();
+    text.extend_from_slice(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &text))
+}
+
+/// Asks the app for a WebSocket, over a connection of its own. `sent` are the client's fields, made the app's.
+pub(crate) async fn open<D: Dial>(
+    upstream: &Upstream<D>,
+    hooks: Option<&Hooks>,
+    client: Version,
+    uri: http::Uri,
+    mut sent: HeaderMap,
+) -> Result<Opened, Failure> {
+    let key = match sent.get(header::SEC_WEBSOCKET_KEY) {
+        Some(key) if client != Version::HTTP_2 => key.clone(),
+        _ => new_key()?,
+    };
+    let accept = accept_for(key.as_bytes());
+    sent.insert(header::SEC_WEBSOCKET_KEY, key);
+    sent.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    sent.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    sent.remove(header::CONTENT_LENGTH);
+    let request = forward::request(Method::GET, uri, sent, RequestBody::empty());
+
+    let mut connection = upstream.fresh().await?;
+    let answer = tokio::time::timeout(upstream.limits().answer, connection.sender.send_request(request))
+        .await
+        .map_err(|_| Failure::TimedOut)?
+        .map_err(|error| {
+            tracing::debug!(%error, "no answer of the app to a WebSocket");
+            Failure::BadAnswer
+        })?;
+    connection.head_came();
+
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return refused(answer, hooks, client);
+    }
+    let spoken = answer.headers();
+    let kept = fields::has_token(spoken, &header::UPGRADE, "websocket")
+        && spoken
+            .get(header::SEC_WEBSOCKET_ACCEPT)
+            .is_some_and(|value| value.as_bytes() == accept.as_bytes());
+    if !kept {
+        tracing::debug!("the app's 101 is no WebSocket handshake");
+        return Err(Failure::BadAnswer);
+    }
+    let mut answer = answer;
+    let app = hyper::upgrade::on(&mut answer);
+    let (mut head, _) = answer.into_parts();
+    forward::prepare(&mut head, hooks);
+    head.headers.remove(header::CONTENT_LENGTH);
+    if client == Version::HTTP_2 {
+        // RFC 8441 §5: 200 stands for 101, and there is no key to answer.
+        head.status = StatusCode::OK;
+        head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    } else {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    Ok(Opened { answer: Response::from_parts(head, Body::empty()), app: Some(app) })
+}
+
+/// The app's other answer. In HTTP/2 a 2xx would mean that the tunnel stands, so there it is none.
+fn refused(
+    answer: Response<hyper::body::Incoming>,
+    hooks: Option<&Hooks>,
+    client: Version,
+) -> Result<Opened, Failure> {
+    let success = answer.status().is_success();
+    if !forward::framed_once(answer.headers()) || (client == Version::HTTP_2 && success) {
+        return Err(Failure::BadAnswer);
+    }
+    let (mut head, body) = answer.into_parts();
+    forward::prepare(&mut head, hooks);
+    Ok(Opened { answer: Response::from_parts(head, Body::app(body)), app: None })
+}
+
+fn new_key() -> Result<HeaderValue, Failure> {
+    let mut bytes = [0_u8; 16];
+    rand::fill(&mut bytes).map_err(|_| Failure::Unreachable)?;
+    HeaderValue::from_str(&STANDARD.encode(bytes)).map_err(|_| Failure::Unreachable)
+}
+
+/// Carries bytes both ways until both sides have ended; returns how many came from the client and from the app.
+pub(crate) async fn tunnel(client: OnUpgrade, app: OnUpgrade) -> Option<(u64, u64)> {
+    let (client, app): (Upgraded, Upgraded) = tokio::try_join!(client, app)
+        .inspect_err(|error| tracing::debug!(%error, "a WebSocket's tunnel was not made"))
+        .ok()?;
+    let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(app));
+    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut app, 8192, 8192)
+        .await
+        .inspect_err(|error| tracing::debug!(%error, "a WebSocket broke off"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_the_key_of_rfc_6455() {
+        assert_eq!(accept_for(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(is_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        assert!(is_key(new_key().unwrap().as_bytes()));
+        for key in
+            [&b""[..], b"dGhlIHNhbXBsZSBub25jZQ", b"dGhlIHNhbXBsZSBub25jZQ=x", b"!GhlIHNhbXBsZSBub25jZQ=="]
+        {
+            assert!(!is_key(key));
+        }
+    }
+}
