@@ -1,0 +1,544 @@
+//! The types of settings that are no words of the whole program: durations, sizes, and choices with an `auto` in them.
+//!
+//! Each is parsed from the same text in a file, a variable and a flag, and prints as a text that parses to itself.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    ops::Deref,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A duration as people write it: `90s`, `2m`, `1h 30m`, `30 days`; a bare number is seconds. At most ten years, so
+/// that it can be added to any clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "TextOrNumber", into = "String")]
+pub struct TimeSpan(Duration);
+
+/// A number of bytes as people write it: `64 MiB`, `1GB`; a bare number is bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "TextOrNumber", into = "String")]
+pub struct ByteSize(u64);
+
+/// Where the gateway listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Listen {
+    /// Every address of this host.
+    All,
+    /// One address of this host.
+    Address(IpAddr),
+    /// A unix socket in the session's own folder.
+    Unix,
+}
+
+/// Which runtime starts the app.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeChoice {
+    /// With an image, Apptainer, else SingularityCE; without one, none.
+    Auto,
+    /// Apptainer.
+    Apptainer,
+    /// SingularityCE.
+    Singularity,
+    /// None: the node's own filesystem.
+    Bare,
+}
+
+/// What brings packets out of a session's network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OutboundHelper {
+    /// pasta, else slirp4netns.
+    Auto,
+    /// pasta, of the `passt` package.
+    Pasta,
+    /// slirp4netns.
+    Slirp4netns,
+}
+
+/// The name of this host in the URLs that are printed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum HostChoice {
+    /// What this host calls itself.
+    Auto,
+    /// This name or address.
+    Named(HostName),
+}
+
+/// A DNS name or an IP address, without port: lower case, and nothing in it that a URL or a `Host` header would read
+/// as anything else. An IPv6 address stands without brackets.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostName(String);
+
+/// A path from the root: what a setting means must not depend on where one stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AbsolutePath(PathBuf);
+
+/// A file, or none.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FileChoice {
+    /// Written as `none`.
+    None,
+    /// This file.
+    File(AbsolutePath),
+}
+
+/// A program, or the first of its name in `PATH`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ProgramChoice {
+    /// Written as `auto`.
+    Auto,
+    /// This file.
+    File(AbsolutePath),
+}
+
+/// A `NAME=value` for the environment of apps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Variable {
+    name: String,
+    value: String,
+}
+
+/// Why a text is no value of the kind that was expected.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text:?} is not {expected}")]
+pub struct InvalidValue {
+    text: String,
+    expected: &'static str,
+}
+
+impl InvalidValue {
+    fn new(text: &str, expected: &'static str) -> Self {
+        Self { text: text.chars().take(80).collect(), expected }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a whole number")]
+enum TextOrNumber {
+    Number(u64),
+    Text(String),
+}
+
+impl TextOrNumber {
+    fn parse<T: FromStr>(self) -> Result<T, T::Err> {
+        match self {
+            Self::Number(number) => number.to_string().parse(),
+            Self::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl TimeSpan {
+    const MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+    const EXPECTED: &'static str = "a duration: write 90s, 2m, 12h or 30 days (at most ten years)";
+
+    /// The duration as such.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for TimeSpan {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let invalid = || InvalidValue::new(text, Self::EXPECTED);
+        let mut millis: u64 = 0;
+        for (number, unit) in numbers_with_units(text).ok_or_else(invalid)? {
+            let unit = match unit.as_str() {
+                "ms" => 1,
+                "" | "s" | "sec" | "secs" | "second" | "seconds" => 1000,
+                "m" | "min" | "mins" | "minute" | "minutes" => 60_000,
+                "h" | "hour" | "hours" => 3_600_000,
+                "d" | "day" | "days" => 86_400_000,
+                "w" | "week" | "weeks" => 604_800_000,
+                _ => return Err(invalid()),
+            };
+            millis = number.checked_mul(unit).and_then(|n| millis.checked_add(n)).ok_or_else(invalid)?;
+        }
+        let duration = Duration::from_millis(millis);
+        if duration <= Self::MAX { Ok(Self(duration)) } else { Err(invalid()) }
+    }
+}
+
+impl fmt::Display for TimeSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_millis();
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, millis) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+            if rest >= millis {
+                write!(f, "{}{unit}", rest / millis)?;
+                rest %= millis;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ByteSize {
+    const EXPECTED: &'static str = "a size: write 64 MiB, 1 GB or a number of bytes";
+
+    /// The number of bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let invalid = || InvalidValue::new(text, Self::EXPECTED);
+        let parts = numbers_with_units(text).ok_or_else(invalid)?;
+        let [(number, unit)] = parts.as_slice() else { return Err(invalid()) };
+        let unit: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            _ => return Err(invalid()),
+        };
+        number.checked_mul(unit).map(Self).ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match units.into_iter().find(|(_, size)| self.0 != 0 && self.0.is_multiple_of(*size)) {
+            Some((unit, size)) => write!(f, "{} {unit}", self.0 / size),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+/// `1h 30 m` as `[(1, "h"), (30, "m")]`. `None` where a part has no number; a part without a unit has to be the only one.
+fn numbers_with_units(text: &str) -> Option<Vec<(u64, String)>> {
+    let mut parts = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number = rest[..digits].parse().ok()?;
+        rest = rest[digits..].trim_start();
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        parts.push((number, rest[..letters].to_owned()));
+        rest = rest[letters..].trim_start();
+    }
+    let has_all_units = parts.len() == 1 || parts.iter().all(|(_, unit)| !unit.is_empty());
+    (!parts.is_empty() && has_all_units).then_some(parts)
+}
+
+impl FromStr for Listen {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "all" => Ok(Self::All),
+            "unix" => Ok(Self::Unix),
+            address => match address.trim_matches(['[', ']']).parse() {
+                Ok(address) => Ok(Self::Address(address)),
+                Err(_) => Err(InvalidValue::new(text, "all, unix or an IP address of this host")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Unix => f.write_str("unix"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl HostName {
+    /// The name that every host has for itself.
+    pub fn localhost() -> Self {
+        Self("localhost".to_owned())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self(address.to_string()));
+        }
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if text.len() <= 253 && text.split('.').all(label) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(InvalidValue::new(text, "a host's name or an IP address, without port"))
+        }
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for HostChoice {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Named) }
+    }
+}
+
+impl fmt::Display for HostChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Deref for AbsolutePath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for AbsolutePath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl FromStr for AbsolutePath {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text.starts_with('/') && !text.contains('\0') {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidValue::new(text, "a path that begins with /"))
+        }
+    }
+}
+
+impl fmt::Display for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl FileChoice {
+    /// The file, if there is to be one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+impl FromStr for FileChoice {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::File) }
+    }
+}
+
+impl fmt::Display for FileChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::File(path) => path.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ProgramChoice {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::File) }
+    }
+}
+
+impl fmt::Display for ProgramChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::File(path) => path.fmt(f),
+        }
+    }
+}
+
+impl Variable {
+    /// What stands left of the first `=`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What stands right of it.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+impl FromStr for Variable {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        match text.split_once('=') {
+            Some((name, value)) if is_name(name) && !value.contains('\0') => {
+                Ok(Self { name: name.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(InvalidValue::new(text, "a NAME=value")),
+        }
+    }
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.value)
+    }
+}
+
+macro_rules! through_text {
+    ($from:ty, $parse:ident: $($type:ty),*) => {$(
+        impl TryFrom<$from> for $type {
+            type Error = InvalidValue;
+
+            fn try_from(text: $from) -> Result<Self, InvalidValue> {
+                text.$parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
+}
+through_text!(TextOrNumber, parse: TimeSpan, ByteSize);
+through_text!(String, parse: Listen, HostName, HostChoice, AbsolutePath, FileChoice, ProgramChoice, Variable);
+
+macro_rules! display_as_value {
+    ($($type:ty),*) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let value = self.to_possible_value();
+                f.write_str(value.as_ref().map_or("", |v| v.get_name()))
+            }
+        }
+    )*};
+}
+display_as_value!(RuntimeChoice, OutboundHelper);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them_and_print_as_what_they_are() {
+        for (text, seconds, printed) in [
+            ("90s", 90, "1m30s"),
+            ("2m", 120, "2m"),
+            ("120", 120, "2m"),
+            ("10 min", 600, "10m"),
+            ("1h 30m", 5400, "1h30m"),
+            ("30 days", 2_592_000, "30d"),
+            ("0s", 0, "0s"),
+        ] {
+            let span: TimeSpan = text.parse().unwrap();
+            assert_eq!(span.duration().as_secs(), seconds, "{text}");
+            assert_eq!(span.to_string(), printed, "{text}");
+            assert_eq!(span.to_string().parse::<TimeSpan>().unwrap(), span);
+        }
+        assert_eq!("250ms".parse::<TimeSpan>().unwrap().duration(), Duration::from_millis(250));
+        for text in
+            ["", "s", "-1s", "1.5s", "1 fortnight", "1h 30", "99999999999999999999s", "11 years", "5000 days"]
+        {
+            assert!(text.parse::<TimeSpan>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes, printed) in [
+            ("64 MiB", 64 << 20, "64 MiB"),
+            ("1GB", 1_000_000_000, "1000000000 B"),
+            ("4096", 4096, "4 KiB"),
+            ("0", 0, "0 B"),
+        ] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, printed), "{text}");
+        }
+        for text in ["", "MiB", "1 MiB 2 KiB", "99999999999 TiB", "-1"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_cannot_smuggle_a_port_a_path_or_a_user() {
+        for text in ["", "a:1", "a/b", "u@a", "a b", "a.", ".a", "-a", "a\r\n", "é", &"a".repeat(64)] {
+            assert!(text.parse::<HostName>().is_err(), "{text:?}");
+        }
+        assert_eq!("Login1.HPC.example".parse::<HostName>().unwrap().as_str(), "login1.hpc.example");
+        assert_eq!("0:0::1".parse::<HostName>().unwrap().as_str(), "::1");
+    }
+
+    #[test]
+    fn every_choice_prints_as_the_text_it_was_read_from() {
+        for text in ["all", "unix", "10.0.0.1", "::1"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        assert!("localhost".parse::<Listen>().is_err());
+        assert_eq!("none".parse::<FileChoice>().unwrap().path(), None);
+        assert!("relative.pem".parse::<FileChoice>().is_err());
+        let variable: Variable = "A=b=c".parse().unwrap();
+        assert_eq!((variable.name(), variable.value(), variable.to_string().as_str()), ("A", "b=c", "A=b=c"));
+        for text in ["A", "=b", "1A=b", "A-B=c"] {
+            assert!(text.parse::<Variable>().is_err(), "{text:?}");
+        }
+    }
+}
