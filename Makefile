@@ -1,0 +1,19 @@
+# Thin: each goal is a script, which says what it does.
+.PHONY: demo demo-stop test install
+
+PREFIX ?= $(HOME)/.local
+
+# JupyterLab behind a URL, from nothing: installs what is missing, builds, makes the image, starts it.
+demo:
+	@scripts/demo
+
+demo-stop:
+	@scripts/demo stop
+
+# Every test, with what they need.
+test:
+	@scripts/test
+
+# Without root: the program, its completions and its man pages.
+install:
+	@scripts/install $(PREFIX)
