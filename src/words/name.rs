@@ -14,7 +14,9 @@ pub struct SessionName(String);
 
 /// Why a text is not a [`SessionName`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0:?} is no name for a session: use 1 to 48 of a-z A-Z 0-9 . _ -, beginning with a letter or a digit")]
+#[error(
+    "{0:?} is no name for a session: use 1 to 48 of a-z A-Z 0-9 . _ -, beginning with a letter or a digit"
+)]
 pub struct InvalidName(String);
 
 impl SessionName {
