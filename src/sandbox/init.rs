@@ -1,0 +1,289 @@
+//! Init: makes the namespaces, becomes PID 1 in them, drops every right it had, and serves the supervisor: it starts
+//! programs, reaps, dials the app, and says what listens. An app runs as the same user and may try to take it over, so it
+//! holds nothing worth taking.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
+};
+
+use caps::CapSet;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{Signal, killpg},
+        signalfd::SignalFd,
+    },
+    unistd::{Pid, getgid, getpid, getuid},
+};
+
+use super::{
+    SandboxSpec, keeper, listeners, mounts,
+    network::METADATA_SERVICES,
+    protocol::{self, Event, Go, InitToKeeper, Request, RequestId},
+};
+use crate::{
+    sys::{
+        descriptor::{INHERITED, inherited},
+        namespace::{self, Fork},
+        netlink, process,
+        process::PidFd,
+        spawn::{self, Program, Streams},
+    },
+    words::{Isolation, Network},
+};
+
+mod dial;
+
+/// The role `@init`. Descriptors: 3 the supervisor, 4 the keeper, 5 the [`SandboxSpec`] as a file.
+pub fn run() -> ExitCode {
+    let [supervisor, keeper, spec] = match [0, 1, 2].map(|n| inherited(INHERITED + n)) {
+        [Ok(a), Ok(b), Ok(c)] => [a, b, c],
+        _ => return ExitCode::FAILURE,
+    };
+    let Ok(spec) = protocol::from_file::<SandboxSpec>(spec) else { return ExitCode::FAILURE };
+    match spec.isolation {
+        Isolation::Namespace => match enter(&spec, &keeper) {
+            Ok(Fork::Child) => {}
+            Ok(Fork::Parent(_)) => return ExitCode::SUCCESS,
+            Err(()) => return ExitCode::FAILURE,
+        },
+        Isolation::Socket => {
+            let _ = prctl::set_child_subreaper(true);
+            let born = InitToKeeper::Born { pid: getpid().as_raw() };
+            if protocol::send(keeper.as_fd(), &born, &[]).is_err() {
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let settled = settle(&spec, &keeper);
+    let told = match &settled {
+        Ok(()) => Event::Ready,
+        Err((what, error)) => Event::Failed { what: what.clone(), errno: errno(error) },
+    };
+    if protocol::send(supervisor.as_fd(), &told, &[]).is_err() || settled.is_err() {
+        return ExitCode::FAILURE;
+    }
+    drop(keeper);
+    let served = Server::new(supervisor, spec.isolation).and_then(Server::serve);
+    if spec.isolation == Isolation::Socket {
+        keeper::end_descendants();
+    }
+    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Makes the namespaces and forks PID 1, which is a child of the keeper; the parent's part ends here.
+fn enter(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Fork, ()> {
+    let refuse = |what: &str, error: &io::Error| {
+        let failed = InitToKeeper::Failed { what: what.to_owned(), errno: errno(error) };
+        // The keeper's only other news would be our end, which says less.
+        let _ = protocol::send(keeper.as_fd(), &failed, &[]);
+    };
+    namespace::enter_new(getuid(), getgid()).map_err(|error| refuse("making namespaces", &error))?;
+    namespace::bring_loopback_up().map_err(|error| refuse("bringing up its loopback", &error))?;
+    if spec.network == Network::Outbound {
+        for address in METADATA_SERVICES {
+            match netlink::make_unreachable(address) {
+                // A kernel without IPv6 has nothing to make unreachable there.
+                Err(_) if address.is_ipv6() && !fs::exists("/proc/net/if_inet6").unwrap_or(false) => {}
+                other => other.map_err(|error| refuse("closing the way to metadata services", &error))?,
+            }
+        }
+    }
+    let fork = namespace::fork_sibling().map_err(|error| refuse("starting its first process", &error))?;
+    if let Fork::Parent(pid) = fork {
+        // If this fails the keeper is gone, and the new process notices by its own means.
+        let _ = protocol::send(keeper.as_fd(), &InitToKeeper::Born { pid: pid.as_raw() }, &[]);
+    }
+    Ok(fork)
+}
+
+/// As PID 1: mounts, then waits for the network, then gives up every right.
+fn settle(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<(), mounts::Failure> {
+    let because = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| (what, error)
+    };
+    if spec.isolation == Isolation::Namespace {
+        // The keeper is our parent, though in another PID namespace: its death is ours, even if we are stopped.
+        prctl::set_pdeathsig(Signal::SIGKILL)
+            .map_err(|errno| because("tying init to the keeper")(errno.into()))?;
+        mounts::arrange(spec)?;
+    }
+    match protocol::receive::<Go>(keeper.as_fd()).map_err(because("waiting for the network"))? {
+        Some(_) => {}
+        None => return Err(because("waiting for the network")(io::ErrorKind::UnexpectedEof.into())),
+    }
+    drop_rights().map_err(because("dropping capabilities"))
+}
+
+/// No capability in any set, none to be regained by running a program, and no look into our memory for the app.
+fn drop_rights() -> io::Result<()> {
+    let bounded = caps::read(None, CapSet::Bounding).map_err(io::Error::other)?;
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
+        for capability in bounded {
+            caps::drop(None, CapSet::Bounding, capability).map_err(io::Error::other)?;
+        }
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    prctl::set_no_new_privs()?;
+    prctl::set_dumpable(false)?;
+    Ok(())
+}
+
+/// Init's loop: one thread, one `poll(2)`.
+struct Server {
+    supervisor: OwnedFd,
+    isolation: Isolation,
+    children: SignalFd,
+    /// Programs started on request, by PID.
+    programs: HashMap<Pid, RequestId>,
+    /// Processes whose end is the end of the room.
+    room: Vec<(PidFd, String)>,
+    dials: dial::Pending,
+}
+
+impl Server {
+    fn new(supervisor: OwnedFd, isolation: Isolation) -> io::Result<Self> {
+        Ok(Self {
+            supervisor,
+            isolation,
+            children: process::signals(&[Signal::SIGCHLD])?,
+            programs: HashMap::new(),
+            room: Vec::new(),
+            dials: dial::Pending::default(),
+        })
+    }
+
+    /// Serves until the supervisor is gone.
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            let (asked, ended, broken) = self.wait()?;
+            if ended {
+                self.reap()?;
+            }
+            for name in broken {
+                self.tell(&Event::RoomBroken { name })?;
+            }
+            for (event, socket) in self.dials.finished() {
+                let fds: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
+                protocol::send(self.supervisor.as_fd(), &event, &fds)?;
+            }
+            if asked && !self.answer()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for something to do: a request, a child's end, the ends of processes of the room.
+    fn wait(&mut self) -> io::Result<(bool, bool, Vec<String>)> {
+        let mut set = vec![
+            PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
+        ];
+        set.extend(self.room.iter().map(|(process, _)| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.dials.sockets().map(|socket| PollFd::new(socket, PollFlags::POLLOUT)));
+        match poll(&mut set, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let fired: Vec<bool> = set.iter().map(|fd| fd.any().unwrap_or_default()).collect();
+        drop(set);
+        let mut fates = fired[2..].iter();
+        let mut broken = Vec::new();
+        self.room.retain(|(_, name)| {
+            let gone = fates.next().copied().unwrap_or_default();
+            if gone {
+                broken.push(name.clone());
+            }
+            !gone
+        });
+        Ok((fired[0], fired[1], broken))
+    }
+
+    fn tell(&self, event: &Event) -> io::Result<()> {
+        protocol::send(self.supervisor.as_fd(), event, &[])
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while self.children.read_signal()?.is_some() {}
+        while let Some((pid, exit)) = process::reap() {
+            if let Some(id) = self.programs.remove(&pid) {
+                self.tell(&Event::Exited { id, exit })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers one request. `false` where the supervisor is gone.
+    fn answer(&mut self) -> io::Result<bool> {
+        let Some((request, fds)) = protocol::receive::<Request>(self.supervisor.as_fd())? else {
+            return Ok(false);
+        };
+        match request {
+            Request::Spawn { id, terminal } => {
+                let event = match start(fds, terminal) {
+                    Ok(pid) => {
+                        self.programs.insert(pid, id);
+                        Event::Spawned { id }
+                    }
+                    Err(error) => Event::NotSpawned { id, errno: errno(&error) },
+                };
+                self.tell(&event)?;
+            }
+            Request::Signal { id, signal } => {
+                let group = self.programs.iter().find(|(_, its)| **its == id);
+                if let (Some((pid, _)), Ok(signal)) = (group, Signal::try_from(signal)) {
+                    // It is a child not yet reaped, so the number is still its own; it may have ended, which is no error.
+                    let _ = killpg(*pid, signal);
+                }
+            }
+            Request::Dial { id, to } => {
+                if let Some(event) = self.dials.begin(id, &to) {
+                    self.tell(&event)?;
+                }
+            }
+            Request::Listeners { id } => {
+                let found = match self.isolation {
+                    Isolation::Namespace => listeners::all()?,
+                    Isolation::Socket => listeners::of(&process::descendants()?)?,
+                };
+                let addresses = found.into_iter().map(|(address, _)| address).collect();
+                self.tell(&Event::Listeners { id, addresses })?;
+            }
+            Request::WatchRoom => self.watch_room()?,
+        }
+        Ok(true)
+    }
+
+    fn watch_room(&mut self) -> io::Result<()> {
+        for pid in process::descendants()? {
+            let Ok(held) = PidFd::open(pid) else { continue };
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            self.room.push((held, name.trim_end().to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Starts a program with the descriptors of its request.
+fn start(fds: Vec<OwnedFd>, terminal: bool) -> io::Result<Pid> {
+    let mut fds = fds.into_iter();
+    let program: Program = protocol::from_file(fds.next().ok_or(io::ErrorKind::InvalidData)?)?;
+    let streams = match (terminal, fds.next(), fds.next(), fds.next()) {
+        (true, Some(tty), None, None) => Streams::Terminal(tty),
+        (false, Some(input), Some(output), Some(error)) => Streams::Separate([input, output, error]),
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    let child = spawn::program(&program, streams)?;
+    Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
+}
+
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or_default()
+}

@@ -1,0 +1,99 @@
+//! The way out of a sandbox: pasta or slirp4netns, run by the keeper, held until it says that the network stands.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{fcntl::OFlag, unistd::pipe2};
+
+use super::{HelperKind, NetworkHelper, protocol::Demise};
+use crate::sys::{descriptor::anonymous_file, spawn};
+
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// What cloud providers answer at without asking who is there: credentials of the whole machine.
+pub(super) const METADATA_SERVICES: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Starts the helper for the namespaces of process `init` and waits until the network stands. The helper is killed when
+/// this process dies.
+pub(super) fn start(helper: &NetworkHelper, init: i32) -> Result<Child, Demise> {
+    let failed = |detail: String| Demise::NoNetwork { program: helper.program.display().to_string(), detail };
+    let told = |error: io::Error| failed(error.to_string());
+    let words = File::from(anonymous_file("shlogin-helper", b"").map_err(told)?);
+    let (ready, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| told(errno.into()))?;
+    let mut command = match helper.kind {
+        HelperKind::Pasta => pasta(helper, init),
+        HelperKind::Slirp4netns => slirp4netns(helper, init),
+    };
+    // Its standard output is the pipe: pasta writes its PID there, slirp4netns a `1`, when all is set up.
+    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(write_end);
+    command.stderr(words.try_clone().map_err(told)?);
+    let mut child = spawn::helper(command).map_err(told)?;
+    match wait_ready(&ready) {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            // It has failed, or it is to: either way it must not linger.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(failed(last_words(words).unwrap_or_else(|| error.to_string())))
+        }
+    }
+}
+
+fn pasta(helper: &NetworkHelper, init: i32) -> Command {
+    let mut command = Command::new(&helper.program);
+    // -t/-u none: nothing comes in. -T/-U none: the node's loopback ports do not show inside. --no-map-gw: nor do they
+    // under the gateway's address.
+    command.args([
+        "-f",
+        "-q",
+        "-t",
+        "none",
+        "-u",
+        "none",
+        "-T",
+        "none",
+        "-U",
+        "none",
+        "--no-map-gw",
+        "--config-net",
+    ]);
+    command.args(["--pid", "/proc/self/fd/1"]);
+    command.arg("--userns").arg(format!("/proc/{init}/ns/user"));
+    command.arg("--netns").arg(format!("/proc/{init}/ns/net"));
+    command
+}
+
+fn slirp4netns(helper: &NetworkHelper, init: i32) -> Command {
+    let mut command = Command::new(&helper.program);
+    command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1"]);
+    command.arg(format!("--userns-path=/proc/{init}/ns/user")).arg(init.to_string()).arg("tap0");
+    command
+}
+
+fn wait_ready(pipe: &OwnedFd) -> io::Result<()> {
+    super::protocol::wait_readable(pipe, READY_WITHIN)?;
+    let mut first = [0];
+    match nix::unistd::read(pipe, &mut first)? {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended without a word")),
+        _ => Ok(()),
+    }
+}
+
+fn last_words(mut file: File) -> Option<String> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(64 * 1024).read_to_string(&mut text).ok()?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.contains("syslog"));
+    lines.last().map(str::to_owned)
+}
