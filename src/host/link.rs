@@ -1,0 +1,298 @@
+//! The supervisor's end of its link to init. One task owns the socket; everybody else holds a [`Link`] and asks.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Channel;
+
+use crate::{
+    sandbox::protocol::{Endpoint, Event, Request, RequestId, to_file},
+    sys::{
+        message,
+        process::Exit,
+        spawn::{Program, Streams},
+    },
+};
+
+/// Why init did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The sandbox is gone.
+    #[error("the sandbox has ended")]
+    Gone,
+    /// The kernel said no, inside.
+    #[error(transparent)]
+    Refused(#[from] io::Error),
+}
+
+/// A handle on the task that talks to init. Cheap to clone.
+#[derive(Clone)]
+pub struct Link {
+    orders: mpsc::Sender<Order>,
+    health: watch::Receiver<Health>,
+}
+
+/// What init has said of the sandbox as a whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// It is being made.
+    Starting,
+    /// It stands.
+    Ready,
+    /// It could not be made, for this reason.
+    Failed(String),
+    /// This process of the room has ended.
+    RoomBroken(String),
+    /// The link is closed, for this reason.
+    Closed(String),
+}
+
+enum Order {
+    Spawn {
+        file: OwnedFd,
+        streams: Streams,
+        started: oneshot::Sender<io::Result<RequestId>>,
+        exited: oneshot::Sender<Exit>,
+    },
+    Signal {
+        id: RequestId,
+        signal: i32,
+    },
+    Dial {
+        to: Endpoint,
+        reply: oneshot::Sender<io::Result<OwnedFd>>,
+    },
+    Listeners {
+        reply: oneshot::Sender<Vec<SocketAddr>>,
+    },
+    WatchRoom,
+}
+
+/// A program that runs in the sandbox.
+pub struct Started {
+    id: RequestId,
+    exited: oneshot::Receiver<Exit>,
+}
+
+impl Started {
+    /// Its number, for [`Link::signal`].
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`] where the sandbox ended first.
+    pub async fn exit(self) -> Result<Exit, LinkError> {
+        self.exited.await.map_err(|_| LinkError::Gone)
+    }
+}
+
+impl Link {
+    /// Takes the socket to init, and serves it on the current runtime until either end is dropped.
+    ///
+    /// # Errors
+    /// Where the socket cannot be registered with the runtime.
+    pub fn open(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Channel::new(socket)?;
+        let (orders, inbox) = mpsc::channel(64);
+        let (health_sender, health) = watch::channel(Health::Starting);
+        let task = Task {
+            socket,
+            health: health_sender,
+            next: 1,
+            starting: HashMap::new(),
+            running: HashMap::new(),
+            dials: HashMap::new(),
+            listings: HashMap::new(),
+        };
+        tokio::spawn(task.run(inbox));
+        Ok(Self { orders, health })
+    }
+
+    /// What init has said of the sandbox as a whole, as it changes.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] as `execve(2)`; [`LinkError::Gone`].
+    pub async fn spawn(&self, program: &Program, streams: Streams) -> Result<Started, LinkError> {
+        let (started, answer) = oneshot::channel();
+        let (exited, exit) = oneshot::channel();
+        self.order(Order::Spawn { file: to_file(program)?, streams, started, exited }).await?;
+        let id = answer.await.map_err(|_| LinkError::Gone)??;
+        Ok(Started { id, exited: exit })
+    }
+
+    /// Signals the process group of a program; one that has ended is no error.
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`].
+    pub async fn signal(&self, id: RequestId, signal: nix::sys::signal::Signal) -> Result<(), LinkError> {
+        self.order(Order::Signal { id, signal: signal as i32 }).await
+    }
+
+    /// Connects to `to`, inside. What comes out is a connected stream socket; this is checked.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] as `connect(2)`; [`LinkError::Gone`].
+    pub async fn dial(&self, to: Endpoint) -> Result<OwnedFd, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Dial { to, reply }).await?;
+        Ok(answer.await.map_err(|_| LinkError::Gone)??)
+    }
+
+    /// What listens, inside.
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`].
+    pub async fn listeners(&self) -> Result<Vec<SocketAddr>, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Listeners { reply }).await?;
+        answer.await.map_err(|_| LinkError::Gone)
+    }
+
+    /// Makes the end of any process that runs inside at this moment [`Health::RoomBroken`].
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`].
+    pub async fn watch_room(&self) -> Result<(), LinkError> {
+        self.order(Order::WatchRoom).await
+    }
+
+    async fn order(&self, order: Order) -> Result<(), LinkError> {
+        self.orders.send(order).await.map_err(|_| LinkError::Gone)
+    }
+}
+
+struct Task {
+    socket: Channel,
+    health: watch::Sender<Health>,
+    next: RequestId,
+    starting: HashMap<RequestId, (oneshot::Sender<io::Result<RequestId>>, oneshot::Sender<Exit>)>,
+    running: HashMap<RequestId, oneshot::Sender<Exit>>,
+    dials: HashMap<RequestId, oneshot::Sender<io::Result<OwnedFd>>>,
+    listings: HashMap<RequestId, oneshot::Sender<Vec<SocketAddr>>>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let mut buffer = vec![0; message::MAX_LEN];
+        let why = loop {
+            tokio::select! {
+                order = inbox.recv() => match order {
+                    None => break "the supervisor is done".to_owned(),
+                    Some(order) => if let Err(error) = self.send(order).await { break format!("cannot write to init: {error}") },
+                },
+                received = self.socket.receive::<Event>(&mut buffer) => match received {
+                    Ok(Some((event, fds))) => {
+                        if self.take(event, fds).is_none() { break "init said something that does not fit".to_owned() }
+                    }
+                    Ok(None) => break "init is gone".to_owned(),
+                    Err(error) => break format!("cannot read from init: {error}"),
+                },
+            }
+        };
+        // The first reason is the one that counts: a failed start closes the link as well.
+        self.health.send_if_modified(|health| {
+            let open = matches!(health, Health::Starting | Health::Ready);
+            if open {
+                *health = Health::Closed(why);
+            }
+            open
+        });
+    }
+
+    async fn send(&mut self, order: Order) -> io::Result<()> {
+        let id = self.next;
+        self.next += 1;
+        match order {
+            Order::Spawn { file, streams, started, exited } => {
+                self.starting.insert(id, (started, exited));
+                match streams {
+                    Streams::Terminal(tty) => {
+                        self.write(&Request::Spawn { id, terminal: true }, &[file.as_fd(), tty.as_fd()]).await
+                    }
+                    Streams::Separate([a, b, c]) => {
+                        let fds = [file.as_fd(), a.as_fd(), b.as_fd(), c.as_fd()];
+                        self.write(&Request::Spawn { id, terminal: false }, &fds).await
+                    }
+                }
+            }
+            Order::Signal { id, signal } => self.write(&Request::Signal { id, signal }, &[]).await,
+            Order::Dial { to, reply } => {
+                self.dials.insert(id, reply);
+                self.write(&Request::Dial { id, to }, &[]).await
+            }
+            Order::Listeners { reply } => {
+                self.listings.insert(id, reply);
+                self.write(&Request::Listeners { id }, &[]).await
+            }
+            Order::WatchRoom => self.write(&Request::WatchRoom, &[]).await,
+        }
+    }
+
+    async fn write(&self, request: &Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
+        self.socket.send(request, fds).await
+    }
+
+    /// Takes one event in. `None` where it answers nothing that was asked, or carries what it should not.
+    /// A requester that no longer listens is no fault of init's.
+    fn take(&mut self, event: Event, mut fds: Vec<OwnedFd>) -> Option<()> {
+        let socket = fds.pop();
+        let carries = matches!(event, Event::Connected { .. });
+        if carries != socket.is_some() || !fds.is_empty() {
+            return None;
+        }
+        let refused = |errno| Err(io::Error::from_raw_os_error(errno));
+        match event {
+            Event::Ready => self.change(Health::Starting, Health::Ready)?,
+            Event::Failed { what, errno } => {
+                let why = format!("{what}: {}", io::Error::from_raw_os_error(errno));
+                self.change(Health::Starting, Health::Failed(why))?;
+            }
+            Event::Spawned { id } => {
+                let (started, exited) = self.starting.remove(&id)?;
+                let _ = started.send(Ok(id));
+                self.running.insert(id, exited);
+            }
+            Event::NotSpawned { id, errno } => {
+                drop(self.starting.remove(&id)?.0.send(refused(errno).map(|()| id)))
+            }
+            Event::Exited { id, exit } => drop(self.running.remove(&id)?.send(exit)),
+            Event::Connected { id } => {
+                let socket = socket.filter(|socket| message::is_connected_stream(socket))?;
+                let _ = self.dials.remove(&id)?.send(Ok(socket));
+            }
+            Event::NotConnected { id, errno } => {
+                let _ = self.dials.remove(&id)?.send(Err(io::Error::from_raw_os_error(errno)));
+            }
+            Event::Listeners { id, addresses } => drop(self.listings.remove(&id)?.send(addresses)),
+            Event::RoomBroken { name } => {
+                self.health.send_replace(Health::RoomBroken(name));
+            }
+        }
+        Some(())
+    }
+
+    fn change(&self, from: Health, to: Health) -> Option<()> {
+        self.health.send_if_modified(|health| {
+            let fits = *health == from;
+            if fits {
+                *health = to;
+            }
+            fits
+        });
+        Some(())
+    }
+}

@@ -1,0 +1,18 @@
+//! The host: the machine and process that hold a sandbox, as the supervisor uses it. Starts the room and the app in it,
+//! finds the app's port, dials it. Owns the link to init; knows no HTTP beyond asking whether something answers.
+
+mod app;
+mod channel;
+mod image;
+mod link;
+mod local;
+mod port;
+mod runtime;
+
+pub use app::{AppSpec, Container, ImageSpec};
+pub use channel::Channel;
+pub use image::{ImageError, Scripts, inspect, pull, resolve};
+pub use link::{Health, Link, LinkError, Started};
+pub use local::{HostError, LocalHost, Running};
+pub use port::{AppStream, Dialer, Target};
+pub use runtime::{Runtime, RuntimeError};
