@@ -1,0 +1,170 @@
+//! How other processes of its owner speak to a live session: over the socket `control` in the session's folder.
+//!
+//! ```text
+//! client                                   supervisor
+//!   │ ── Url ─────────────────────────────────►│ ── Url { … } ──────────►
+//!   │ ── Stop { grace } ──────────────────────►│ ── Stopping ───────────►  (the socket closes with the session)
+//!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
+//!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
+//!   │      closing the socket ends the command │
+//! ```
+//! One request a connection, but for `LogBeyond`. The folder keeps other users out; the kernel's word on who is at the
+//! other end (`SO_PEERCRED`) is asked all the same.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket,
+    sockopt,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{sandbox::protocol, sys::process::Exit};
+
+/// What a client asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// A URL with a new token.
+    Url,
+    /// End the session.
+    Stop {
+        /// How long the app has between SIGTERM and SIGKILL; the session's own setting without one.
+        grace: Option<Duration>,
+    },
+    /// Answer when the log is no longer `len` bytes long.
+    LogBeyond {
+        /// What the client has.
+        len: u64,
+    },
+    /// Run a command in the session. Descriptors: a file with [`ExecSpec`], then a terminal, or stdin, stdout and stderr.
+    Exec {
+        /// One terminal instead of three streams.
+        terminal: bool,
+    },
+}
+
+/// A command to run in a session.
+#[derive(Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Its words; none mean a shell.
+    pub words: Vec<OsString>,
+    /// What it gets besides the app's environment: `TERM` and the like.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+/// What the supervisor answers.
+#[derive(Serialize, Deserialize)]
+pub enum Answer {
+    /// The URL, token and all: for the owner's eyes.
+    Url {
+        /// It.
+        url: String,
+    },
+    /// It is on its way.
+    Stopping,
+    /// The log is this long.
+    Log {
+        /// In bytes.
+        len: u64,
+    },
+    /// The command runs.
+    Started,
+    /// The command ended.
+    Exited {
+        /// How.
+        exit: Exit,
+    },
+    /// It cannot be done.
+    Failed {
+        /// Why, for the owner.
+        why: String,
+    },
+}
+
+/// Where a session's control socket is.
+pub fn path_in(session: &Path) -> PathBuf {
+    session.join("control")
+}
+
+/// Makes a session's control socket.
+///
+/// # Errors
+/// As `bind(2)`.
+pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    bind(made.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&made, Backlog::new(64)?)?;
+    Ok(made)
+}
+
+/// Takes one waiting client, if it is of this user (or root).
+///
+/// # Errors
+/// As `accept(2)`; `WouldBlock` where nobody waits; `PermissionDenied` for anybody else.
+pub(super) fn accept_own(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let raw = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+    let client = crate::sys::descriptor::just_made(raw);
+    let who = getsockopt(&client, sockopt::PeerCredentials)?;
+    if who.uid() == nix::unistd::geteuid().as_raw() || who.uid() == 0 {
+        Ok(client)
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// A client's end.
+pub struct Client(OwnedFd);
+
+impl Client {
+    /// Connects to the session whose folder this is.
+    ///
+    /// # Errors
+    /// As `connect(2)`: `ECONNREFUSED` or `ENOENT` where no supervisor is there.
+    pub fn connect(session: &Path) -> io::Result<Self> {
+        let made = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(made.as_raw_fd(), &UnixAddr::new(&path_in(session))?)?;
+        Ok(Self(made))
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// As `sendmsg(2)`.
+    pub fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        protocol::send(self.0.as_fd(), request, fds)
+    }
+
+    /// Waits for an answer. `None` where the session has ended.
+    ///
+    /// # Errors
+    /// As `recvmsg(2)`.
+    pub fn answer(&self) -> io::Result<Option<Answer>> {
+        match protocol::receive(self.0.as_fd()) {
+            Ok(received) => Ok(received.map(|(answer, _)| answer)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks, and waits for the one answer.
+    ///
+    /// # Errors
+    /// As the two. `UnexpectedEof` where the session ended first.
+    pub fn call(&self, request: &Request) -> io::Result<Answer> {
+        self.ask(request, &[])?;
+        self.answer()?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,17 @@
+//! A session: name, pod and record; the supervisor that keeps it alive; and how other processes of its owner speak to it.
+
+pub mod control;
+pub mod launch;
+mod lock;
+mod log;
+mod pod;
+mod record;
+mod spec;
+mod supervise;
+
+pub use launch::{LaunchError, Launched};
+pub use lock::{Lock, LockError};
+pub use pod::{Allocated, Listener, PodError};
+pub use record::{GatewayRecord, Record, Records, RecordsError, State, Which};
+pub use spec::{GatewaySpec, SessionSpec};
+pub use supervise::run as run_supervisor;

@@ -1,0 +1,291 @@
+//! Records: what is known of each session, live or ended, one folder each below the state folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Lock;
+use crate::{
+    config::paths::{FolderError, PrivateFolder},
+    sandbox::Footprint,
+    sys::process::Exit,
+    words::{Isolation, Network, PodNumber, RuntimeKind, SessionId, SessionName, TmpMode},
+};
+
+const FILE: &str = "record.json";
+/// The app's output.
+pub(super) const LOG: &str = "log";
+/// What shlogin itself had to say.
+pub(super) const DIAGNOSTICS: &str = "shlogin.log";
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its app does not answer yet.
+    Starting,
+    /// Its app answers.
+    Running,
+    /// It is no more.
+    Ended,
+}
+
+/// Where a session's gateway is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GatewayRecord {
+    /// The name in its URL.
+    pub host: String,
+    /// Its port; with `socket`, the one to forward to it.
+    pub port: u16,
+    /// SHA-256 of its certificate, in hexadecimal pairs.
+    pub fingerprint: String,
+    /// With `--listen unix`, its socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// What is known of a session. `show --json` prints this.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub name: SessionName,
+    /// Its identity.
+    pub id: SessionId,
+    /// Its number on this node.
+    pub pod: PodNumber,
+    /// Where it is in its life.
+    pub state: State,
+    /// The app's port inside; none before it answers, and none with a unix socket.
+    pub app_port: Option<u16>,
+    /// Its gateway.
+    pub gateway: GatewayRecord,
+    /// What started its app.
+    pub runtime: RuntimeKind,
+    /// Its image, as it was named.
+    pub image: Option<String>,
+    /// The words after `--`.
+    pub command: Vec<String>,
+    /// What it may reach.
+    pub network: Network,
+    /// How it is fenced.
+    pub isolation: Isolation,
+    /// Whose `/tmp` it sees.
+    pub tmp: TmpMode,
+    /// Its supervisor.
+    pub pid: u32,
+    /// When that process began, in clock ticks since boot: whether the number still means it.
+    pub pid_began: Option<u64>,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When its app first answered.
+    pub ready_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The app's exit status, or 128 + its signal.
+    pub status: Option<u8>,
+    /// How the app ended.
+    pub exit: Option<Exit>,
+    /// Why the session ended.
+    pub reason: Option<String>,
+    /// The app's output.
+    pub log: PathBuf,
+    /// What it leaves on the node while it lives.
+    pub footprint: Footprint,
+}
+
+/// Why a record cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// No session of this name, and none whose name begins so.
+    #[error("there is no session {0}; `shlogin list --all` shows those there are")]
+    NotFound(String),
+    /// Several.
+    #[error("{prefix} fits several sessions: {}", names.join(", "))]
+    Ambiguous {
+        /// What was typed.
+        prefix: String,
+        /// What it fits.
+        names: Vec<String>,
+    },
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The folder cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// All records of this user on this node.
+pub struct Records {
+    state: PrivateFolder,
+    runtime: PathBuf,
+}
+
+impl Records {
+    /// Those below `state`; `runtime` is where the locks tell who lives.
+    pub fn open(state: PrivateFolder, runtime: &Path) -> Self {
+        Self { state, runtime: runtime.to_owned() }
+    }
+
+    /// The folder of records.
+    pub fn folder(&self) -> &PrivateFolder {
+        &self.state
+    }
+
+    /// All of them, oldest first. What was live and has no process left is put down as ended, and what it left on the
+    /// node is removed.
+    ///
+    /// # Errors
+    /// As [`RecordsError`].
+    pub fn all(&self) -> Result<Vec<Record>, RecordsError> {
+        let failed = |source| RecordsError::Io { path: self.state.path().to_owned(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.state.path()).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if name.to_str().and_then(|name| name.parse::<SessionId>().ok()).is_none() {
+                continue;
+            }
+            let Some(folder) = self.state.existing_folder(&name)? else { continue };
+            if let Some(record) = read(&folder)? {
+                found.push(self.settle(record, &folder)?);
+            }
+        }
+        found.sort_by_key(|record| record.started_at);
+        Ok(found)
+    }
+
+    /// A live record whose lock nobody holds is of a session that was cut off, by a restart or by force.
+    fn settle(&self, mut record: Record, folder: &PrivateFolder) -> Result<Record, RecordsError> {
+        if record.state == State::Ended || Lock::is_held(&self.runtime, &record.name) {
+            return Ok(record);
+        }
+        // It may have ended between the two looks.
+        if let Some(now) = read(folder)? {
+            record = now;
+        }
+        if record.state != State::Ended {
+            record.state = State::Ended;
+            record.reason =
+                Some("it was cut off: its supervisor was killed, or the node restarted".to_owned());
+            record.ended_at = Some(Timestamp::now());
+            // Taking the lock keeps a new session of this name from being taken for the old one.
+            if let Ok(lock) = Lock::take(&self.runtime, &record.name) {
+                // What cannot be removed now is tried again with the next session of this name.
+                let _ = record.footprint.remove();
+                lock.discard();
+            }
+            write(folder, &record)?;
+        }
+        Ok(record)
+    }
+
+    /// The one that `name` means: a live session of this name, else the only live one whose name begins so, else, with
+    /// `ended`, the same among the ended ones (the newest of one name).
+    ///
+    /// # Errors
+    /// As [`RecordsError`].
+    pub fn find(&self, name: &str, which: Which) -> Result<Record, RecordsError> {
+        let all = self.all()?;
+        let (live, ended): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|record| record.state != State::Ended);
+        if let Some(record) = pick(&live, name)? {
+            return Ok(record);
+        }
+        match which {
+            Which::Any => pick(&newest_of_each_name(ended), name)?,
+            Which::Live => None,
+        }
+        .ok_or_else(|| RecordsError::NotFound(name.to_owned()))
+    }
+
+    /// Writes a record.
+    ///
+    /// # Errors
+    /// As [`RecordsError`].
+    pub fn write(&self, record: &Record) -> Result<(), RecordsError> {
+        write(&self.state.folder(record.id.to_string())?, record)
+    }
+
+    /// Removes an ended session's record and log.
+    ///
+    /// # Errors
+    /// As [`RecordsError`].
+    pub fn forget(&self, record: &Record) -> Result<(), RecordsError> {
+        let path = self.state.path().join(record.id.to_string());
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RecordsError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the records of sessions that ended longer than `max_age` ago.
+    ///
+    /// # Errors
+    /// As [`RecordsError`].
+    pub fn expire(&self, max_age: Duration) -> Result<(), RecordsError> {
+        let oldest = Timestamp::now().checked_sub(max_age).unwrap_or(Timestamp::MIN);
+        for record in self.all()? {
+            if record.ended_at.is_some_and(|at| at < oldest) {
+                self.forget(&record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Among which sessions to look for a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that live.
+    Live,
+    /// The ended ones, too.
+    Any,
+}
+
+fn read(folder: &PrivateFolder) -> Result<Option<Record>, RecordsError> {
+    // One that cannot be parsed is another version's; it is not shown, and goes when its owner removes it.
+    Ok(folder.read(FILE)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn write(folder: &PrivateFolder, record: &Record) -> Result<(), RecordsError> {
+    let text = serde_json::to_vec_pretty(record)
+        .map_err(|error| RecordsError::Io { path: folder.path().to_owned(), source: error.into() })?;
+    Ok(folder.write(FILE, &text)?)
+}
+
+fn pick(among: &[Record], name: &str) -> Result<Option<Record>, RecordsError> {
+    if let Some(exact) =
+        among.iter().find(|record| record.name.as_str() == name || record.id.to_string() == name)
+    {
+        return Ok(Some(exact.clone()));
+    }
+    let fits: Vec<_> =
+        among.iter().filter(|record| !name.is_empty() && record.name.as_str().starts_with(name)).collect();
+    match fits[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        _ => Err(RecordsError::Ambiguous {
+            prefix: name.to_owned(),
+            names: fits.iter().map(|record| record.name.to_string()).collect(),
+        }),
+    }
+}
+
+fn newest_of_each_name(records: Vec<Record>) -> Vec<Record> {
+    let mut newest = std::collections::BTreeMap::new();
+    for record in records {
+        // Oldest first, so the last of a name stays.
+        newest.insert(record.name.clone(), record);
+    }
+    newest.into_values().collect()
+}

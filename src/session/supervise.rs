@@ -1,0 +1,536 @@
+//! The supervisor: brings a session up, serves its gateway and its control socket, and takes it down, whatever the
+//! reason. One thread with an async runtime, and one that writes the log.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    process::{Child, ExitCode},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use nix::sys::{prctl, signal::Signal, wait::waitpid};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use super::{
+    Record, Records, SessionSpec, State, log,
+    log::LogPump,
+    record::{DIAGNOSTICS, LOG},
+};
+use crate::{
+    config::paths::PrivateFolder,
+    gateway::Phase,
+    host::{AppSpec, Channel, Dialer, HostError, ImageError, Link, LocalHost, Running, Target},
+    sandbox::protocol::{self, Demise, Ended, Endpoint},
+    sys::{
+        descriptor::{INHERITED, inherited},
+        message,
+        process::{self, Exit},
+        spawn::{self, Leash, role},
+    },
+    words::Isolation,
+};
+
+mod door;
+mod requests;
+
+/// From the supervisor to the process that launched it.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub enum ToLauncher {
+    /// What is being done.
+    Progress(String),
+    /// The app answers.
+    Ready {
+        /// The session as it is now.
+        record: Box<Record>,
+        /// Its URL, with a token.
+        url: String,
+    },
+    /// The log is this long, in bytes.
+    Log(u64),
+    /// The session is no more.
+    Ended {
+        /// Why.
+        end: End,
+        /// The session as it was; none where it did not get that far.
+        record: Option<Box<Record>>,
+        /// The log's last lines.
+        tail: Vec<String>,
+    },
+}
+
+/// From the launching process to the supervisor. Its silence is one more message: if it goes without `Detach`, so does the
+/// session.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub enum FromLauncher {
+    /// The session goes on by itself.
+    Detach,
+    /// It ends.
+    Stop,
+    /// It ends now.
+    Kill,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum End {
+    /// Its app ended.
+    App(Exit),
+    /// It was stopped, and its app ended so.
+    Stopped(Option<Exit>),
+    /// Its app did not answer in time.
+    Timeout {
+        /// In seconds.
+        after: u64,
+        /// What listened meanwhile, without speaking HTTP.
+        listening: Vec<String>,
+    },
+    /// The machine refuses this isolation.
+    Forbidden(String),
+    /// The image cannot be used.
+    Image(String),
+    /// The app does not keep to its unix socket.
+    OpenPort(String),
+    /// Anything else.
+    Broken(String),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::App(exit) => write!(f, "its app ended with {exit}"),
+            Self::Stopped(Some(exit)) => write!(f, "it was stopped; its app ended with {exit}"),
+            Self::Stopped(None) => f.write_str("it was stopped"),
+            Self::Timeout { after, listening } if listening.is_empty() => {
+                write!(f, "its app opened no port within {after} s")
+            }
+            Self::Timeout { after, listening } => {
+                write!(
+                    f,
+                    "its app did not answer HTTP within {after} s, though it listens on {}",
+                    listening.join(", ")
+                )
+            }
+            Self::Forbidden(why) | Self::Image(why) | Self::OpenPort(why) | Self::Broken(why) => {
+                f.write_str(why)
+            }
+        }
+    }
+}
+
+/// The role `@supervise`. Descriptors: 3 the launching process, 4 the [`SessionSpec`] as a file, 5 the name's lock, 6 the
+/// pod's ssh port, 7 the gateway's listener.
+pub fn run() -> ExitCode {
+    let [launcher, spec, lock, ssh, listener] = match [0, 1, 2, 3, 4].map(|n| inherited(INHERITED + n)) {
+        [Ok(a), Ok(b), Ok(c), Ok(d), Ok(e)] => [a, b, c, d, e],
+        _ => return ExitCode::FAILURE,
+    };
+    let Ok(spec) = protocol::from_file::<SessionSpec>(spec) else { return ExitCode::FAILURE };
+    let footprint = spec.sandbox.footprint.clone();
+    let ended = match Supervisor::new(spec, lock) {
+        Ok(supervisor) => supervisor.run(&launcher, listener),
+        Err(why) => Finished { end: End::Broken(why), record: None, tail: Vec::new() },
+    };
+    // Should the keeper have been killed, what it held came to us, and its duty too.
+    process::kill_descendants();
+    while waitpid(None, None).is_ok() {}
+    let removed = footprint.remove();
+    drop(ssh);
+    let Finished { end, record, tail } = ended;
+    // Nobody may be there to hear it; the record says the same.
+    let _ = protocol::send(launcher.as_fd(), &ToLauncher::Ended { end, record, tail }, &[]);
+    if removed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Finished {
+    end: End,
+    record: Option<Box<Record>>,
+    tail: Vec<String>,
+}
+
+struct Supervisor {
+    spec: SessionSpec,
+    records: Records,
+    folder: PrivateFolder,
+    keeper: Child,
+    to_keeper: OwnedFd,
+    to_init: OwnedFd,
+}
+
+impl Supervisor {
+    /// Starts the keeper, before there is any thread.
+    fn new(spec: SessionSpec, lock: OwnedFd) -> Result<Self, String> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| format!("{what}: {error}")
+        };
+        // It holds the tokens: no other process of this user may look in.
+        prctl::set_dumpable(false).map_err(|errno| failed("closing its memory")(errno.into()))?;
+        prctl::set_child_subreaper(true).map_err(|errno| failed("adopting orphans")(errno.into()))?;
+        let state = PrivateFolder::open_or_make(&spec.state).map_err(|error| error.to_string())?;
+        let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
+        let runtime = spec.sandbox.cover.clone();
+        let records = Records::open(state, &runtime);
+        let diagnostics = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(folder.path().join(DIAGNOSTICS))
+            .map_err(failed("opening its log"))?;
+        subscribe(diagnostics.try_clone().map_err(failed("opening its log"))?);
+        let (to_keeper, keepers) = message::pair().map_err(failed("socketpair"))?;
+        let (to_init, inits) = message::pair().map_err(failed("socketpair"))?;
+        let file = protocol::to_file(&spec.sandbox).map_err(failed("describing the sandbox"))?;
+        let label = spec.record.name.to_string();
+        let fds = vec![keepers, inits, file, lock];
+        let keeper = spawn::role(role::KEEPER, &label, fds, Some(diagnostics.into()), Leash::NoticesItself)
+            .map_err(failed("starting the keeper"))?;
+        Ok(Self { spec, records, folder, keeper, to_keeper, to_init })
+    }
+
+    fn run(self, launcher: &OwnedFd, listener: OwnedFd) -> Finished {
+        let Self { spec, records, folder, mut keeper, to_keeper, to_init } = self;
+        let broken = |why: String| Finished { end: End::Broken(why), record: None, tail: Vec::new() };
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return broken(format!("starting its runtime: {error}")),
+        };
+        let mut record = spec.record.clone();
+        record.pid = std::process::id();
+        record.pid_began = process::start_ticks(nix::unistd::Pid::this()).ok();
+        record.log = folder.path().join(LOG);
+        let log = record.log.clone();
+        let pump = match LogPump::start(&record.log, spec.max_log) {
+            Ok(pump) => pump,
+            Err(error) => return broken(format!("cannot write {}: {error}", record.log.display())),
+        };
+        let (pump, output, log_len) = pump;
+        let (end, mut record) = runtime.block_on(async {
+            let session =
+                Session::open(spec, record, &records, launcher, listener, to_init, to_keeper, log_len);
+            match session {
+                Ok(session) => session.live(output).await,
+                Err(failed) => *failed,
+            }
+        });
+        // All that the session had on the runtime goes: gateway, link to init, link to the keeper.
+        runtime.shutdown_timeout(Duration::from_millis(200));
+        let _ = keeper.wait();
+        pump.finish();
+        record.state = State::Ended;
+        record.ended_at = Some(Timestamp::now());
+        record.reason = Some(end.to_string());
+        if let End::App(exit) | End::Stopped(Some(exit)) = end {
+            record.exit = Some(exit);
+            record.status = Some(exit.code());
+        }
+        // A disk that is full must not keep the session from ending; the next `list` finds the lock free and says so.
+        let _ = records.write(&record);
+        let tail = log::tail(&log, 20);
+        Finished { end, record: Some(Box::new(record)), tail }
+    }
+}
+
+fn subscribe(file: std::fs::File) {
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(std::sync::Mutex::new(file));
+    // Only a second call fails, and this is the first of the process.
+    let _ = tracing::subscriber::set_global_default(subscriber.finish());
+}
+
+/// A session while it lives.
+struct Session<'a> {
+    spec: SessionSpec,
+    record: Record,
+    records: &'a Records,
+    launcher: Channel,
+    keeper: Channel,
+    host: Arc<LocalHost>,
+    door: door::Door,
+    endpoint: watch::Sender<Option<Endpoint>>,
+    log_len: watch::Receiver<u64>,
+    stops: mpsc::Receiver<Stop>,
+    /// The launching process still decides over the session.
+    attached: bool,
+}
+
+/// Somebody wants the session to end.
+struct Stop {
+    grace: Option<Duration>,
+}
+
+enum News {
+    Started(Result<Running, HostError>),
+    Answers(Result<Result<Endpoint, HostError>, tokio::time::error::Elapsed>),
+    App(Option<Exit>),
+    Broken(String),
+    Keeper(Option<Demise>),
+    Launcher(Option<FromLauncher>),
+    Stop(Stop),
+    Signal,
+    Log(u64),
+    OpenPort(String),
+}
+
+impl<'a> Session<'a> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once; each is a separate thing that the supervisor was born with"
+    )]
+    fn open(
+        spec: SessionSpec,
+        mut record: Record,
+        records: &'a Records,
+        launcher: &OwnedFd,
+        listener: OwnedFd,
+        to_init: OwnedFd,
+        to_keeper: OwnedFd,
+        log_len: watch::Receiver<u64>,
+    ) -> Result<Self, Box<(End, Record)>> {
+        let broken = |record: &Record, why: String| Box::new((End::Broken(why), record.clone()));
+        let io = |record: &Record, error: io::Error| broken(record, error.to_string());
+        let launcher = launcher.try_clone().and_then(Channel::new).map_err(|error| io(&record, error))?;
+        let keeper = Channel::new(to_keeper).map_err(|error| io(&record, error))?;
+        let link = Link::open(to_init).map_err(|error| io(&record, error))?;
+        let (endpoint, endpoint_seen) = watch::channel(None);
+        let dialer = Dialer::new(link.clone(), endpoint_seen);
+        let door = door::Door::open(&spec, &mut record, listener, dialer, log_len.clone())
+            .map_err(|why| broken(&record, why))?;
+        let session_env = door::session_env(&spec, &record, door.base_url());
+        let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env));
+        let (stop, stops) = mpsc::channel(4);
+        let requests = requests::Requests {
+            host: Arc::clone(&host),
+            door: door.handle(),
+            stop,
+            log_len: log_len.clone(),
+            login_shell: spec.login_shell.clone().into_os_string(),
+        };
+        requests.listen(&spec.sandbox.footprint.session).map_err(|error| io(&record, error))?;
+        records.write(&record).map_err(|error| broken(&record, error.to_string()))?;
+        Ok(Self {
+            spec,
+            record,
+            records,
+            launcher,
+            keeper,
+            host,
+            door,
+            endpoint,
+            log_len,
+            stops,
+            attached: true,
+        })
+    }
+
+    /// From the sandbox's making to the session's end.
+    async fn live(mut self, output: std::fs::File) -> (End, Record) {
+        let end = self.until_the_end(output).await;
+        self.door.close(&end.to_string()).await;
+        (end, self.record)
+    }
+
+    async fn until_the_end(&mut self, output: std::fs::File) -> End {
+        let host = Arc::clone(&self.host);
+        let target = self.target();
+        let ready_timeout = self.spec.ready_timeout;
+        let mut starting = Box::pin(async { host.start(&output).await });
+        let mut answering = Box::pin(timeout(ready_timeout, host.answers(&target)));
+        let mut running: Option<u64> = None;
+        let (exit_sender, mut exit) = oneshot::channel::<Option<Exit>>();
+        let mut exit_sender = Some(exit_sender);
+        let mut buffer = vec![0; message::MAX_LEN];
+        let mut keeper_buffer = vec![0; message::MAX_LEN];
+        let mut signals = signals();
+        let socket_only = self.spec.sandbox.isolation == Isolation::Socket;
+        let mut log_len = self.log_len.clone();
+        loop {
+            let news = tokio::select! {
+                started = &mut starting, if running.is_none() => News::Started(started),
+                answers = &mut answering, if running.is_some() && self.record.state == State::Starting => News::Answers(answers),
+                exit = &mut exit, if running.is_some() => News::App(exit.unwrap_or_default()),
+                why = host.broken() => News::Broken(why.to_string()),
+                ended = self.keeper.receive::<Ended>(&mut keeper_buffer) => {
+                    News::Keeper(ended.ok().flatten().map(|(ended, _)| ended.why))
+                }
+                said = self.launcher.receive::<FromLauncher>(&mut buffer), if self.attached => {
+                    News::Launcher(said.ok().flatten().map(|(said, _)| said))
+                }
+                Some(stop) = self.stops.recv() => News::Stop(stop),
+                Some(()) = signals.recv() => News::Signal,
+                Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
+                open = open_port(&host), if socket_only && running.is_some() => News::OpenPort(open),
+            };
+            match news {
+                News::Started(Ok(app)) => {
+                    running = Some(app.id());
+                    if let Some(sender) = exit_sender.take() {
+                        tokio::spawn(async move { sender.send(app.exit().await.ok()) });
+                    }
+                }
+                News::Started(Err(error)) => return self.reason(error).await,
+                News::Answers(Ok(Ok(endpoint))) => {
+                    if let Err(end) = self.ready(endpoint).await {
+                        return end;
+                    }
+                }
+                News::Answers(Ok(Err(error))) => return self.reason(error).await,
+                News::Answers(Err(_)) => return self.timed_out(running).await,
+                News::App(Some(exit)) => return End::App(exit),
+                News::App(None) => return self.reason(host.broken().await).await,
+                News::Broken(why) => return self.reason(HostError::Sandbox(why)).await,
+                News::Keeper(why) => return demise(why),
+                News::Launcher(Some(FromLauncher::Detach)) => self.attached = false,
+                News::Launcher(Some(FromLauncher::Stop)) | News::Signal => {
+                    return self.stop(running, &mut exit, self.spec.stop_grace).await;
+                }
+                News::Launcher(Some(FromLauncher::Kill) | None) => {
+                    return self.stop(running, &mut exit, Duration::ZERO).await;
+                }
+                News::Stop(Stop { grace }) => {
+                    let grace = grace.unwrap_or(self.spec.stop_grace);
+                    return self.stop(running, &mut exit, grace).await;
+                }
+                News::Log(len) => self.tell(&ToLauncher::Log(len)).await,
+                News::OpenPort(address) => {
+                    return End::OpenPort(format!(
+                        "its app listens on {address}, where everybody on this node can reach it: without namespaces it \
+                         must listen on the unix socket $SHLOGIN_SOCKET and on no port"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn target(&self) -> Target {
+        match (self.spec.sandbox.isolation, self.spec.port) {
+            (Isolation::Socket, _) => Target::Socket(door::app_socket(&self.spec)),
+            (_, Some(port)) => Target::Port(port),
+            (_, None) => Target::Found,
+        }
+    }
+
+    async fn tell(&self, news: &ToLauncher) {
+        // One that does not listen any more has gone, which is noticed where it is heard from.
+        let _ = self.launcher.send(news, &[]).await;
+    }
+
+    async fn ready(&mut self, endpoint: Endpoint) -> Result<(), End> {
+        self.record.state = State::Running;
+        self.record.ready_at = Some(Timestamp::now());
+        self.record.app_port = match &endpoint {
+            Endpoint::Tcp(address) => Some(address.port()),
+            Endpoint::Unix(_) => None,
+        };
+        self.endpoint.send_replace(Some(endpoint));
+        self.door.phase(Phase::Running);
+        self.records.write(&self.record).map_err(|error| End::Broken(error.to_string()))?;
+        let url =
+            self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
+        self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
+        Ok(())
+    }
+
+    async fn timed_out(&self, running: Option<u64>) -> End {
+        let listening = self.host.link().listeners().await.unwrap_or_default();
+        if let Some(id) = running {
+            // Killed with the sandbox in a moment; this gives it a chance to say something.
+            let _ = self.host.signal(id, Signal::SIGTERM).await;
+        }
+        End::Timeout {
+            after: self.spec.ready_timeout.as_secs(),
+            listening: listening.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// SIGTERM, time to end, and then the sandbox with all that is in it.
+    async fn stop(
+        &self,
+        running: Option<u64>,
+        exit: &mut oneshot::Receiver<Option<Exit>>,
+        grace: Duration,
+    ) -> End {
+        let Some(id) = running else { return End::Stopped(None) };
+        if grace.is_zero() || self.host.signal(id, Signal::SIGTERM).await.is_err() {
+            return End::Stopped(None);
+        }
+        // One that has stopped itself hears nothing before it goes on.
+        let _ = self.host.signal(id, Signal::SIGCONT).await;
+        let ended = timeout(grace, exit).await;
+        End::Stopped(ended.ok().and_then(Result::ok).flatten())
+    }
+
+    /// The best reason there is: the keeper knows more of a sandbox's end than the link to it does.
+    async fn reason(&self, error: HostError) -> End {
+        if matches!(error, HostError::Sandbox(_)) {
+            let mut buffer = vec![0; message::MAX_LEN];
+            let told = timeout(Duration::from_secs(1), self.keeper.receive::<Ended>(&mut buffer)).await;
+            if let Ok(Ok(Some((Ended { why }, _)))) = told {
+                return demise(Some(why));
+            }
+        }
+        match error {
+            HostError::Image(error @ ImageError::Runtime { .. }) => End::Broken(error.to_string()),
+            HostError::Image(error) => End::Image(error.to_string()),
+            error @ HostError::Room { .. } => End::Image(error.to_string()),
+            HostError::Spawn { program, source } if self.is_the_app(&program) => {
+                // As a shell reports it: 127 not found, 126 not to be run.
+                tracing::warn!(program, %source, "the app could not be started");
+                End::Broken(format!("cannot run {program}: {source}"))
+            }
+            error => End::Broken(error.to_string()),
+        }
+    }
+
+    fn is_the_app(&self, program: &str) -> bool {
+        let AppSpec { args, container, .. } = &self.spec.app;
+        container.is_none() && args.first().is_some_and(|first| first.to_string_lossy() == program)
+    }
+}
+
+fn demise(why: Option<Demise>) -> End {
+    match why {
+        Some(why @ (Demise::Forbidden { .. } | Demise::NoNetwork { .. })) => End::Forbidden(why.to_string()),
+        Some(why) => End::Broken(why.to_string()),
+        None => End::Broken("the keeper of its sandbox has ended".to_owned()),
+    }
+}
+
+/// Waits until the app holds a TCP port open that it should not.
+async fn open_port(host: &LocalHost) -> String {
+    let mut looks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        looks.tick().await;
+        match host.link().listeners().await.map(|all| all.first().copied()) {
+            Ok(Some(address)) => return address.to_string(),
+            Ok(None) => {}
+            // The sandbox is gone, which others tell better.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// SIGTERM, SIGINT and SIGHUP to the supervisor mean what `stop` means.
+fn signals() -> mpsc::Receiver<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = mpsc::channel(1);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let sender = sender.clone();
+        if let Ok(mut stream) = signal(kind) {
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    // One is enough: the channel holds it until it is heard.
+                    let _ = sender.try_send(());
+                }
+            });
+        }
+    }
+    receiver
+}

@@ -1,0 +1,134 @@
+//! The session's gateway, as its supervisor holds it: certificate, listener, URLs, and what the app is told of them.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+use crate::{
+    gateway::{Gateway, Options, Phase, certificate},
+    host::Dialer,
+    session::{Record, SessionSpec},
+    words::Isolation,
+};
+
+/// How long requests under way may take to finish when the session has ended.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// The gateway, served.
+pub(super) struct Door {
+    handle: DoorHandle,
+    phase: watch::Sender<Phase>,
+    shutdown: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+/// What others need of it.
+#[derive(Clone)]
+pub(super) struct DoorHandle {
+    gateway: Arc<Gateway<Dialer>>,
+    base_url: String,
+}
+
+impl DoorHandle {
+    /// The URL with a new token.
+    pub(super) fn url(&self) -> io::Result<String> {
+        Ok(format!("{}?token={}", self.base_url, self.gateway.issue()?.reveal()))
+    }
+}
+
+impl Door {
+    /// Opens it; the app may not answer yet. Puts the certificate's fingerprint into the record.
+    pub(super) fn open(
+        spec: &SessionSpec,
+        record: &mut Record,
+        listener: OwnedFd,
+        dialer: Dialer,
+        log_len: watch::Receiver<u64>,
+    ) -> Result<Self, String> {
+        let settings = &spec.gateway;
+        let certificate = match &settings.certificate {
+            Some((chain, key)) => certificate::from_files(chain, key),
+            None => certificate::load_or_create(&spec.state.join("tls"), &settings.names),
+        }
+        .map_err(|error| error.to_string())?;
+        certificate.fingerprint().clone_into(&mut record.gateway.fingerprint);
+        let base_url = format!("https://{}:{}/", bracketed(&settings.host), record.gateway.port);
+        let (phase, phase_seen) = watch::channel(Phase::Starting);
+        let options = Options {
+            session: record.id,
+            name: record.name.clone(),
+            names: settings.names.clone(),
+            token_lifetime: settings.token_lifetime,
+            cookie_lifetime: settings.cookie_lifetime,
+            bind_cookie: settings.bind_cookie_to_address,
+            log: record.log.clone(),
+        };
+        let gateway = Gateway::new(options, certificate.server_config(), dialer, phase_seen, log_len);
+        let (shutdown, stopped) = watch::channel(false);
+        let serving = match record.gateway.socket {
+            Some(_) => {
+                let listener = std::os::unix::net::UnixListener::from(listener);
+                tokio::spawn(Arc::clone(&gateway).serve_unix(listener, stopped))
+            }
+            None => {
+                let listener = std::net::TcpListener::from(listener);
+                tokio::spawn(Arc::clone(&gateway).serve_tcp(listener, stopped))
+            }
+        };
+        Ok(Self { handle: DoorHandle { gateway, base_url }, phase, shutdown, serving })
+    }
+
+    pub(super) fn handle(&self) -> DoorHandle {
+        self.handle.clone()
+    }
+
+    /// The URL without a token.
+    pub(super) fn base_url(&self) -> &str {
+        &self.handle.base_url
+    }
+
+    pub(super) fn phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Tells those who look at a page, lets requests under way finish, and closes.
+    pub(super) async fn close(self, summary: &str) {
+        self.phase.send_replace(Phase::Ended { summary: summary.to_owned() });
+        self.shutdown.send_replace(true);
+        // What has not finished by then is cut: the app it speaks to is gone.
+        let _ = timeout(DRAIN, self.serving).await;
+    }
+}
+
+/// What every app is told. None of it is secret: an app's environment is its owner's to read.
+pub(super) fn session_env(spec: &SessionSpec, record: &Record, base_url: &str) -> Vec<(OsString, OsString)> {
+    let mut env = vec![
+        ("SHLOGIN_SESSION".into(), record.id.to_string().into()),
+        ("SHLOGIN_NAME".into(), record.name.to_string().into()),
+        ("SHLOGIN_URL".into(), base_url.into()),
+        ("SHLOGIN_BASE_PATH".into(), "/".into()),
+    ];
+    if let Some(port) = spec.port {
+        env.push(("SHLOGIN_PORT".into(), port.to_string().into()));
+    }
+    if spec.sandbox.isolation == Isolation::Socket {
+        env.push(("SHLOGIN_SOCKET".into(), app_socket(spec).into()));
+    }
+    env
+}
+
+/// Where an app without namespaces is to listen.
+pub(super) fn app_socket(spec: &SessionSpec) -> PathBuf {
+    Path::new(&spec.sandbox.footprint.session).join("app")
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}

@@ -1,0 +1,127 @@
+//! What comes over the control socket, and its answers.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use tokio::{
+    io::Interest,
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+use super::{Stop, door::DoorHandle};
+use crate::{
+    host::{Channel, LocalHost},
+    sandbox::protocol,
+    session::control::{self, Answer, ExecSpec, Request},
+    sys::{message, readiness, spawn::Streams},
+};
+
+/// How long a command whose client has gone has after SIGHUP.
+const HANGUP_GRACE: Duration = Duration::from_secs(2);
+/// The most clients at once: each is a process of the owner's.
+const MOST_CLIENTS: usize = 256;
+
+/// What is needed to answer a client.
+#[derive(Clone)]
+pub(super) struct Requests {
+    pub(super) host: Arc<LocalHost>,
+    pub(super) door: DoorHandle,
+    pub(super) stop: mpsc::Sender<Stop>,
+    pub(super) log_len: watch::Receiver<u64>,
+    pub(super) login_shell: OsString,
+}
+
+impl Requests {
+    /// Makes the control socket in `session` and serves it on the current runtime.
+    pub(super) fn listen(self, session: &Path) -> io::Result<()> {
+        let listener = control::listen_at(&control::path_in(session))?;
+        let listener = readiness::watch(listener, Interest::READABLE)?;
+        let places = Arc::new(tokio::sync::Semaphore::new(MOST_CLIENTS));
+        tokio::spawn(async move {
+            while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+                let client =
+                    listener.async_io(Interest::READABLE, |fd| control::accept_own(fd.as_fd())).await;
+                let Ok(channel) = client.and_then(Channel::new) else { continue };
+                let requests = self.clone();
+                tokio::spawn(async move {
+                    // A client that breaks off, or does not speak our language, concerns nobody else.
+                    if let Err(error) = requests.serve(&channel).await {
+                        tracing::debug!(%error, "a control client was cut off");
+                    }
+                    drop(place);
+                });
+            }
+        });
+        Ok(())
+    }
+
+    async fn serve(&self, client: &Channel) -> io::Result<()> {
+        let mut buffer = vec![0; message::MAX_LEN];
+        while let Some((request, fds)) = client.receive::<Request>(&mut buffer).await? {
+            match request {
+                Request::Url => {
+                    let answer = match self.door.url() {
+                        Ok(url) => Answer::Url { url },
+                        Err(error) => Answer::Failed { why: format!("making a token: {error}") },
+                    };
+                    client.send(&answer, &[]).await?;
+                }
+                Request::Stop { grace } => {
+                    client.send(&Answer::Stopping, &[]).await?;
+                    // Full means that it is ending already.
+                    let _ = self.stop.try_send(Stop { grace });
+                }
+                Request::LogBeyond { len } => {
+                    let mut seen = self.log_len.clone();
+                    let now = *seen.wait_for(|now| *now != len).await.map_err(io::Error::other)?;
+                    client.send(&Answer::Log { len: now }, &[]).await?;
+                }
+                Request::Exec { terminal } => return self.exec(client, terminal, fds).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn exec(&self, client: &Channel, terminal: bool, fds: Vec<OwnedFd>) -> io::Result<()> {
+        let mut fds = fds.into_iter();
+        let spec: ExecSpec = protocol::from_file(fds.next().ok_or(io::ErrorKind::InvalidData)?)?;
+        let streams = match (terminal, fds.next(), fds.next(), fds.next()) {
+            (true, Some(tty), None, None) => Streams::Terminal(tty),
+            (false, Some(input), Some(output), Some(error)) => Streams::Separate([input, output, error]),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        let started = match self.host.exec(spec.words, &spec.env, self.login_shell.clone(), streams).await {
+            Ok(started) => started,
+            Err(error) => return client.send(&Answer::Failed { why: error.to_string() }, &[]).await,
+        };
+        client.send(&Answer::Started, &[]).await?;
+        let id = started.id();
+        let mut exit = Box::pin(started.exit());
+        let mut buffer = vec![0; message::MAX_LEN];
+        tokio::select! {
+            exit = &mut exit => match exit {
+                Ok(exit) => client.send(&Answer::Exited { exit }, &[]).await,
+                Err(_) => Ok(()),
+            },
+            // The client says nothing more, so whatever comes is its end.
+            _ = client.receive::<Request>(&mut buffer) => self.hang_up(id, exit).await,
+        }
+    }
+
+    async fn hang_up<F: Future>(&self, id: u64, exit: F) -> io::Result<()> {
+        let gone = |_| io::Error::from(io::ErrorKind::NotConnected);
+        self.host.signal(id, Signal::SIGHUP).await.map_err(gone)?;
+        if timeout(HANGUP_GRACE, exit).await.is_err() {
+            self.host.signal(id, Signal::SIGKILL).await.map_err(gone)?;
+        }
+        Ok(())
+    }
+}
