@@ -1,0 +1,209 @@
+//! The grammar: words and options as they are typed, nothing about what they mean.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+use crate::{
+    config::{Listen, RuntimeChoice, TimeSpan, Variable},
+    words::{Isolation, Network, SessionName, TmpMode},
+};
+
+const AFTER: &str = "\
+Exit codes: 0 done; 1 the answer is no; 2 wrong usage; 116 no such session; 117 configuration; 118 no pod free; \
+119 isolation not to be had; 120 name in use; 121 image; 122 the app ended before it answered; 123 the app did not \
+answer in time; 125 shlogin failed. exec, shell and start --foreground end with the status of what they ran.";
+
+/// Starts a Singularity/Apptainer app in a network of its own, behind a token URL.
+#[derive(Parser)]
+#[command(name = "shlogin", version, after_help = AFTER, disable_help_subcommand = true, infer_subcommands = false)]
+pub(super) struct Cli {
+    /// Print one JSON value on stdout; errors as {"error": …}
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Start an app and print its URL
+    Start(Box<StartArgs>),
+    /// List sessions
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show one session
+    Show(OneArgs),
+    /// Print a URL with a new token
+    Url(OneArgs),
+    /// Print a session's output
+    Logs(LogsArgs),
+    /// Run a command in a session
+    Exec(ExecArgs),
+    /// Open a shell in a session
+    Shell(OneArgs),
+    /// Stop sessions
+    Stop(StopArgs),
+    /// Remove the records of ended sessions
+    Forget(ForgetArgs),
+    /// Show the configuration in force
+    Config(ConfigArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print or write the man pages
+    Man(ManArgs),
+}
+
+#[derive(Args)]
+pub(super) struct StartArgs {
+    /// A SIF, a sandbox folder, or a URI that the runtime can pull; without one, the node's own filesystem
+    pub(super) image: Option<String>,
+    /// Arguments for the image's start script (or its run script); with --exec or without an image, the command itself
+    #[arg(last = true)]
+    pub(super) args: Vec<OsString>,
+    /// The session's name [default: from the image or command]
+    #[arg(short, long)]
+    pub(super) name: Option<SessionName>,
+    /// Take the words after -- as the command, not as arguments to the image's script
+    #[arg(long, requires = "image")]
+    pub(super) exec: bool,
+    /// Stay, show the app's output, and end with its status
+    #[arg(short, long)]
+    pub(super) foreground: bool,
+    /// The app's port [default: the first that answers]
+    #[arg(short, long)]
+    pub(super) port: Option<u16>,
+    /// What the app may reach
+    #[arg(long, value_enum)]
+    pub(super) network: Option<Network>,
+    /// How the app is kept from others on this node
+    #[arg(long, value_enum)]
+    pub(super) isolation: Option<Isolation>,
+    /// Whose /tmp the app sees
+    #[arg(long, value_enum)]
+    pub(super) tmp: Option<TmpMode>,
+    /// What starts the image
+    #[arg(long, value_enum)]
+    pub(super) runtime: Option<RuntimeChoice>,
+    /// Where the gateway listens: all, an address of this host, or unix
+    #[arg(long)]
+    pub(super) listen: Option<Listen>,
+    /// How long the app has until it answers, as in 90s or 2m
+    #[arg(long)]
+    pub(super) ready_timeout: Option<TimeSpan>,
+    /// Set a variable for the app (repeatable)
+    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub(super) env: Vec<Variable>,
+    /// Let the image see a folder or file of the node (repeatable)
+    #[arg(short = 'B', long, value_name = "SRC[:DST[:OPTS]]", action = ArgAction::Append)]
+    pub(super) bind: Vec<String>,
+    /// Lay a writable or read-only layer over the image (repeatable)
+    #[arg(long, value_name = "PATH[:ro]", action = ArgAction::Append)]
+    pub(super) overlay: Vec<String>,
+    /// Another home folder for the image
+    #[arg(short = 'H', long, value_name = "SRC[:DST]", conflicts_with = "no_home")]
+    pub(super) home: Option<String>,
+    /// Keep the home folder out of the image
+    #[arg(long)]
+    pub(super) no_home: bool,
+    /// Where the app starts
+    #[arg(long)]
+    pub(super) pwd: Option<PathBuf>,
+    /// Give the image NVIDIA's GPUs
+    #[arg(long)]
+    pub(super) nv: bool,
+    /// Give the image AMD's GPUs
+    #[arg(long)]
+    pub(super) rocm: bool,
+    /// One more option for the runtime's `instance start` (repeatable)
+    #[arg(long, value_name = "OPTION", action = ArgAction::Append, allow_hyphen_values = true)]
+    pub(super) runtime_arg: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// Ended sessions too
+    #[arg(short, long)]
+    pub(super) all: bool,
+}
+
+#[derive(Args)]
+pub(super) struct OneArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+}
+
+#[derive(Args)]
+pub(super) struct LogsArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// Go on until the session ends
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only the last lines
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub(super) tail: Option<usize>,
+}
+
+#[derive(Args)]
+pub(super) struct ExecArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// The command
+    #[arg(last = true, required = true)]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(super) struct StopArgs {
+    /// The sessions' names, or as much of each as is unique
+    #[arg(required_unless_present = "all")]
+    pub(super) names: Vec<String>,
+    /// All live sessions
+    #[arg(short, long, conflicts_with = "names")]
+    pub(super) all: bool,
+    /// How long the app has between SIGTERM and SIGKILL, as in 10s
+    #[arg(short, long)]
+    pub(super) grace: Option<TimeSpan>,
+}
+
+#[derive(Args)]
+pub(super) struct ForgetArgs {
+    /// The sessions' names, or as much of each as is unique
+    #[arg(required_unless_present = "all")]
+    pub(super) names: Vec<String>,
+    /// All ended sessions
+    #[arg(short, long, conflicts_with = "names")]
+    pub(super) all: bool,
+}
+
+#[derive(Args)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(super) what: ConfigCommand,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print where the configuration files are
+    Path,
+    /// Print every setting and where it comes from
+    Show,
+}
+
+#[derive(Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub(super) struct ManArgs {
+    /// Write all pages into this folder instead of printing the first
+    pub(super) folder: Option<PathBuf>,
+}
+
+/// The grammar, for completions and man pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

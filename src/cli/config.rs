@@ -1,0 +1,46 @@
+//! `config`, `completions`, `man`.
+
+use std::{io, path::Path, process::ExitCode};
+
+use serde_json::json;
+
+use super::{
+    Failure,
+    args::{CompletionsArgs, ConfigArgs, ConfigCommand, ManArgs, command},
+    output::Output,
+};
+use crate::config::{Config, Overrides, SITE_FILE, paths::config_home};
+
+pub(super) fn config(args: &ConfigArgs, output: &Output) -> Result<ExitCode, Failure> {
+    match args.what {
+        ConfigCommand::Path => {
+            let user = config_home().map(|home| home.join("shlogin/config.toml"));
+            let value = json!({ "site": SITE_FILE, "user": user });
+            output.result(&value, || {
+                let user = user.as_deref().map(Path::display).map(|path| path.to_string());
+                format!("{SITE_FILE}\n{}", user.unwrap_or_default())
+            });
+        }
+        ConfigCommand::Show => {
+            let resolved = Config::load(&Overrides::default())?;
+            output.result(&resolved.entries, || resolved.show());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
+    clap_complete::generate(args.shell, &mut command(), "shlogin", &mut io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
+    match &args.folder {
+        Some(folder) => clap_mangen::generate_to(command(), folder)
+            .map_err(Failure::io(format!("cannot write to {}", folder.display())))?,
+        None => clap_mangen::Man::new(command())
+            .render(&mut io::stdout())
+            .map_err(Failure::io("cannot print the man page"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

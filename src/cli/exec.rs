@@ -1,0 +1,191 @@
+//! `exec` and `shell`: a command in a session, with its streams or a terminal, and its exit status.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, IsTerminal, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    process::ExitCode,
+    thread,
+};
+
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+    unistd::pipe2,
+};
+
+use super::{
+    Failure,
+    args::{ExecArgs, OneArgs},
+    output::Output,
+    sessions::{connect, records},
+};
+use crate::{
+    sandbox::protocol::to_file,
+    session::{
+        Which,
+        control::{Answer, Client, ExecSpec, Request},
+    },
+    sys::{
+        process::signals,
+        terminal::{self, RawMode},
+    },
+};
+
+/// Variables that describe the terminal in front of the person, not the app's surroundings.
+const OF_THE_TERMINAL: [&str; 3] = ["TERM", "COLORTERM", "TERM_PROGRAM"];
+
+pub(super) fn exec(args: ExecArgs, output: &Output) -> Result<ExitCode, Failure> {
+    run(&args.name, args.command, output)
+}
+
+pub(super) fn shell(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
+    run(&args.name, Vec::new(), output)
+}
+
+fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Failure> {
+    let record = records()?.find(name, Which::Live)?;
+    let client = connect(&record)?;
+    let env =
+        OF_THE_TERMINAL.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect();
+    let spec = to_file(&ExecSpec { words, env }).map_err(Failure::io("cannot describe the command"))?;
+    let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let done = if on_terminal { with_terminal(&client, &spec) } else { with_streams(&client, &spec) };
+    match done.map_err(Failure::io(format!("lost the command in {}", record.name)))? {
+        Some(Answer::Exited { exit }) => Ok(exit.code().into()),
+        Some(Answer::Failed { why }) => Err(Failure::Session(why)),
+        _ => {
+            output.note(format_args!("shlogin: session {} has ended", record.name));
+            Ok(super::code::FAILED.into())
+        }
+    }
+}
+
+/// Streams that are no terminals go in as they are; a terminal is relayed, for the app must not hold it.
+fn with_streams(client: &Client, spec: &OwnedFd) -> io::Result<Option<Answer>> {
+    let mut relays = Vec::new();
+    let input = input_stream()?;
+    let out = output_stream(io::stdout(), &mut relays)?;
+    let error = output_stream(io::stderr(), &mut relays)?;
+    client.ask(
+        &Request::Exec { terminal: false },
+        &[spec.as_fd(), input.as_fd(), out.as_fd(), error.as_fd()],
+    )?;
+    drop((input, out, error));
+    let answer = last_answer(client);
+    // What the command wrote last is on its way through these; they end when the pipes do.
+    for relay in relays {
+        let _ = relay.join();
+    }
+    answer
+}
+
+fn last_answer(client: &Client) -> io::Result<Option<Answer>> {
+    loop {
+        match client.answer()? {
+            Some(Answer::Started) => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+fn input_stream() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return stdin.as_fd().try_clone_to_owned();
+    }
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+    // Not waited for: it sits in a read of the terminal until the process goes.
+    thread::spawn(move || io::copy(&mut io::stdin(), &mut File::from(write_end)));
+    Ok(read_end)
+}
+
+fn output_stream<S: AsFd + IsTerminal + Write + Send + 'static>(
+    mut stream: S,
+    relays: &mut Vec<thread::JoinHandle<()>>,
+) -> io::Result<OwnedFd> {
+    if !stream.is_terminal() {
+        return stream.as_fd().try_clone_to_owned();
+    }
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+    relays.push(thread::spawn(move || drop(io::copy(&mut File::from(read_end), &mut stream))));
+    Ok(write_end)
+}
+
+/// A terminal of its own, relayed to the person's.
+fn with_terminal(client: &Client, spec: &OwnedFd) -> io::Result<Option<Answer>> {
+    let stdin = io::stdin();
+    let stdout = io::stdout();
+    let size = terminal::size(stdout.as_fd())?;
+    let raw = RawMode::enter(stdin.as_fd())?;
+    let (ours, theirs) = terminal::pair(&size, Some(raw.before()))?;
+    client.ask(&Request::Exec { terminal: true }, &[spec.as_fd(), theirs.as_fd()])?;
+    drop(theirs);
+    let resized = signals(&[Signal::SIGWINCH])?;
+    let mut ours = File::from(ours);
+    let mut typing = true;
+    loop {
+        let mut set = vec![
+            PollFd::new(client.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ours.as_fd(), PollFlags::POLLIN),
+            PollFd::new(resized.as_fd(), PollFlags::POLLIN),
+        ];
+        if typing {
+            set.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut set, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        let fired: Vec<bool> = set.iter().map(|fd| fd.any().unwrap_or_default()).collect();
+        drop(set);
+        if fired[1] {
+            relay(&mut ours, stdout.as_fd())?;
+        }
+        if fired[2] {
+            while resized.read_signal()?.is_some() {}
+            terminal::resize(ours.as_fd(), &terminal::size(stdout.as_fd())?)?;
+        }
+        if fired.get(3).copied().unwrap_or_default() {
+            typing = type_in(stdin.as_fd(), &mut ours)?;
+        }
+        if fired[0] {
+            match client.answer()? {
+                Some(Answer::Started) => {}
+                answer => {
+                    while relay(&mut ours, stdout.as_fd())? {}
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+}
+
+/// Copies what is there from the command's terminal. `false` where its other end is closed (`EIO`, as `pty(7)` has it).
+fn relay(from: &mut File, to: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut buffer = [0; 16 * 1024];
+    match from.read(&mut buffer) {
+        Ok(0) => Ok(false),
+        Ok(n) => {
+            let mut rest = &buffer[..n];
+            while !rest.is_empty() {
+                let written = nix::unistd::write(to, rest)?;
+                rest = &rest[written..];
+            }
+            Ok(true)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn type_in(from: BorrowedFd<'_>, to: &mut File) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    match nix::unistd::read(from, &mut buffer)? {
+        0 => Ok(false),
+        n => to.write_all(&buffer[..n]).map(|()| true),
+    }
+}

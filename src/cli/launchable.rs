@@ -1,0 +1,295 @@
+//! From what was typed and what is configured to a session that can be launched: the meaning of `start`'s options.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use nix::unistd::{User, gethostname, getuid};
+
+use super::{Failure, args::StartArgs};
+use crate::{
+    config::{
+        Config, HostChoice, Listen, OutboundHelper, Overrides, PartialGateway, RuntimeChoice, find_program,
+        paths::{home, runtime_path},
+    },
+    host::{AppSpec, Container, ImageSpec, Runtime, resolve},
+    sandbox::{Footprint, HelperKind, NetworkHelper, SandboxSpec},
+    session::{GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State},
+    words::{Network, PodNumber, RuntimeKind, SessionId, SessionName},
+};
+
+/// The flags, as a layer of configuration.
+pub(super) fn overrides(args: &StartArgs) -> Overrides {
+    Overrides {
+        isolation: args.isolation,
+        network: args.network,
+        tmp: args.tmp,
+        runtime: args.runtime,
+        ready_timeout: args.ready_timeout,
+        gateway: PartialGateway { listen: args.listen, ..PartialGateway::default() },
+        ..Overrides::default()
+    }
+}
+
+/// The app, image and all. Pulls the image where it has to be.
+pub(super) fn app(args: &StartArgs, config: &Config) -> Result<AppSpec, Failure> {
+    let cwd = std::env::current_dir().map_err(Failure::io("cannot tell the current folder"))?;
+    let container = match &args.image {
+        Some(image) => Some(container(args, config, image)?),
+        None => {
+            refuse_container_options(args)?;
+            None
+        }
+    };
+    if args.args.is_empty() && container.as_ref().is_none_or(|container| container.exec) {
+        return Err(Failure::Usage(
+            "there is nothing to start: give an image, or a command after --".to_owned(),
+        ));
+    }
+    let cwd = match (&args.pwd, &container) {
+        (Some(pwd), None) => cwd.join(pwd),
+        _ => cwd,
+    };
+    if !cwd.is_dir() {
+        return Err(Failure::Usage(format!("{} is no folder", cwd.display())));
+    }
+    let configured = config.app.env.iter().chain(&args.env);
+    let extra_env = configured.map(|variable| (variable.name().into(), variable.value().into())).collect();
+    Ok(AppSpec { container, args: args.args.clone(), env: std::env::vars_os().collect(), extra_env, cwd })
+}
+
+fn container(args: &StartArgs, config: &Config, named: &str) -> Result<Container, Failure> {
+    let asked = match config.runtime {
+        RuntimeChoice::Auto => None,
+        RuntimeChoice::Apptainer => Some(RuntimeKind::Apptainer),
+        RuntimeChoice::Singularity => Some(RuntimeKind::Singularity),
+        RuntimeChoice::Bare => {
+            return Err(Failure::Usage("the runtime `bare` takes no image: leave it out".to_owned()));
+        }
+    };
+    let runtime = Runtime::find(asked, config.images.apptainer.path(), config.images.singularity.path())?;
+    let image: ImageSpec = resolve(named, &runtime, &cache())?;
+    Ok(Container { runtime, image, exec: args.exec, options: options(args, config), pwd: args.pwd.clone() })
+}
+
+fn options(args: &StartArgs, config: &Config) -> Vec<OsString> {
+    let mut options = Vec::<OsString>::new();
+    let mut pair = |option: &str, value: &OsStr| options.extend([OsString::from(option), value.to_owned()]);
+    for bind in config.app.bind.iter().chain(&args.bind) {
+        pair("--bind", bind.as_ref());
+    }
+    for overlay in &args.overlay {
+        pair("--overlay", overlay.as_ref());
+    }
+    if let Some(home) = &args.home {
+        pair("--home", home.as_ref());
+    }
+    let flags = [("--no-home", args.no_home), ("--nv", args.nv), ("--rocm", args.rocm)];
+    options.extend(flags.iter().filter(|(_, on)| *on).map(|(flag, _)| OsString::from(flag)));
+    options.extend(args.runtime_arg.iter().cloned());
+    options
+}
+
+fn refuse_container_options(args: &StartArgs) -> Result<(), Failure> {
+    let given = [
+        ("--bind", !args.bind.is_empty()),
+        ("--overlay", !args.overlay.is_empty()),
+        ("--home", args.home.is_some()),
+        ("--no-home", args.no_home),
+        ("--nv", args.nv),
+        ("--rocm", args.rocm),
+        ("--runtime-arg", !args.runtime_arg.is_empty()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Failure::Usage(format!("{option} needs an image"))),
+        None => Ok(()),
+    }
+}
+
+fn cache() -> PathBuf {
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    xdg.or_else(|| Some(home()?.join(".cache")))
+        .unwrap_or_else(|| PathBuf::from("/nonexistent"))
+        .join("shlogin/images")
+}
+
+/// Takes the name that was asked for, or the first free one made from image or command.
+pub(super) fn name(args: &StartArgs) -> Result<(SessionName, Lock), Failure> {
+    let runtime = runtime_path();
+    if let Some(name) = &args.name {
+        return Ok((name.clone(), Lock::take(&runtime, name)?));
+    }
+    let from =
+        args.image.as_ref().map(OsString::from).or_else(|| args.args.first().cloned()).unwrap_or_default();
+    let stem = SessionName::from_path_lossy(Path::new(&from));
+    let mut n = 1;
+    loop {
+        let name = stem.numbered(n);
+        match Lock::take(&runtime, &name) {
+            Ok(lock) => return Ok((name, lock)),
+            Err(LockError::InUse(_)) if n < 9999 => n += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The helper for a way out, where one is wanted.
+///
+/// Without one there is no session: an app that was promised a network must not find out by itself that it has none.
+pub(super) fn helper(config: &Config) -> Result<Option<NetworkHelper>, Failure> {
+    if config.network != Network::Outbound {
+        return Ok(None);
+    }
+    let candidates: &[_] = match config.outbound.helper {
+        OutboundHelper::Auto => &[(HelperKind::Pasta, "pasta"), (HelperKind::Slirp4netns, "slirp4netns")],
+        OutboundHelper::Pasta => &[(HelperKind::Pasta, "pasta")],
+        OutboundHelper::Slirp4netns => &[(HelperKind::Slirp4netns, "slirp4netns")],
+    };
+    let found = candidates
+        .iter()
+        .find_map(|(kind, name)| Some(NetworkHelper { kind: *kind, program: find_program(name)? }));
+    found.map(Some).ok_or_else(|| {
+        Failure::NoHelper(
+            "there is no pasta (package passt) and no slirp4netns here to give the app a network: have one installed, or \
+             start with --network isolated"
+                .to_owned(),
+        )
+    })
+}
+
+/// What has been taken for a session before its supervisor runs.
+pub(super) struct Taken {
+    pub(super) id: SessionId,
+    pub(super) name: SessionName,
+    pub(super) pod: PodNumber,
+    pub(super) port: u16,
+    pub(super) footprint: Footprint,
+    pub(super) socket: Option<PathBuf>,
+}
+
+/// The folders a session of this name will have.
+pub(super) fn footprint(config: &Config, name: &SessionName, id: SessionId) -> Footprint {
+    let runtime = runtime_path();
+    Footprint {
+        session: runtime.join(name.as_str()),
+        scratch: config.scratch.join(format!("shlogin-{}-{id}", getuid())),
+        lock: Lock::path_in(&runtime, name),
+    }
+}
+
+/// The whole of it.
+pub(super) fn spec(
+    args: &StartArgs,
+    config: &Config,
+    app: AppSpec,
+    helper: Option<NetworkHelper>,
+    taken: Taken,
+    state: PathBuf,
+) -> SessionSpec {
+    let (host, names) = host_names(config, taken.socket.is_some());
+    let runtime = runtime_path();
+    let record = Record {
+        name: taken.name,
+        id: taken.id,
+        pod: taken.pod,
+        state: State::Starting,
+        app_port: None,
+        gateway: GatewayRecord {
+            host: host.clone(),
+            port: taken.port,
+            fingerprint: String::new(),
+            socket: taken.socket,
+        },
+        runtime: app.runtime(),
+        image: args.image.clone(),
+        command: app.args.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        network: config.network,
+        isolation: config.isolation,
+        tmp: config.tmp,
+        pid: 0,
+        pid_began: None,
+        started_at: Timestamp::now(),
+        ready_at: None,
+        ended_at: None,
+        status: None,
+        exit: None,
+        reason: None,
+        log: PathBuf::new(),
+        footprint: taken.footprint.clone(),
+    };
+    let sandbox = SandboxSpec {
+        isolation: config.isolation,
+        network: config.network,
+        tmp: config.tmp,
+        footprint: taken.footprint,
+        cover: runtime,
+        keep: keep(args, config, &app),
+        helper,
+    };
+    SessionSpec {
+        record,
+        sandbox,
+        app,
+        port: args.port,
+        ready_timeout: config.ready_timeout.duration(),
+        stop_grace: config.stop_grace.duration(),
+        max_log: config.records.max_log.bytes(),
+        state,
+        gateway: GatewaySpec {
+            host,
+            names,
+            certificate: config.gateway.certificate().map(|(chain, key)| (chain.to_owned(), key.to_owned())),
+            token_lifetime: config.gateway.token_lifetime.duration(),
+            cookie_lifetime: config.gateway.cookie_lifetime.duration(),
+            bind_cookie_to_address: config.gateway.bind_cookie_to_address,
+        },
+        login_shell: login_shell(),
+    }
+}
+
+/// The name in URLs, and all names under which a request may come.
+fn host_names(config: &Config, socket: bool) -> (String, Vec<String>) {
+    let host = match config.gateway.listen {
+        // Reached through a forwarded port, at the laptop's own end of it.
+        _ if socket => "localhost".to_owned(),
+        Listen::Address(ip) if config.gateway.host == HostChoice::Auto => ip.to_string(),
+        _ => config.gateway.host_name().as_str().to_owned(),
+    };
+    let mut names = vec![host.clone(), "localhost".to_owned()];
+    names.extend(gethostname().ok().and_then(|name| name.into_string().ok()));
+    names.extend(config.gateway.names.iter().map(|name| name.as_str().to_owned()));
+    names.sort();
+    names.dedup();
+    (host, names)
+}
+
+/// What the person named must stay visible, even below a private `/tmp`.
+fn keep(args: &StartArgs, config: &Config, app: &AppSpec) -> Vec<PathBuf> {
+    let source = |text: &str| app.cwd.join(text.split(':').next().unwrap_or_default());
+    let mut paths: Vec<PathBuf> =
+        config.app.bind.iter().chain(&args.bind).flat_map(|binds| binds.split(',')).map(source).collect();
+    paths.extend(args.overlay.iter().map(|overlay| source(overlay)));
+    paths.extend(args.home.iter().map(|home| source(home)));
+    paths.extend(app.container.iter().map(|container| container.image.path.clone()));
+    paths.extend(home());
+    paths.push(app.cwd.clone());
+    paths.extend(
+        app.args
+            .first()
+            .map(|word| PathBuf::from(OsStr::from_bytes(word.as_bytes())))
+            .filter(|path| path.is_absolute()),
+    );
+    // Those inside others come later, so that they are mounted on what is already there; what is missing cannot be kept.
+    let mut real: Vec<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    real.sort();
+    real.dedup();
+    real
+}
+
+fn login_shell() -> PathBuf {
+    let user = User::from_uid(getuid()).ok().flatten();
+    user.map(|user| user.shell).filter(|shell| shell.is_absolute()).unwrap_or_else(|| "/bin/sh".into())
+}

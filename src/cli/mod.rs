@@ -1,0 +1,44 @@
+//! The command line: what a person types, what she sees, and the exit code. Everything below this floor knows neither.
+
+mod args;
+mod config;
+mod exec;
+mod exit;
+mod launchable;
+mod logs;
+mod output;
+mod sessions;
+mod start;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::command;
+use args::{Cli, Command};
+pub use exit::{Failure, code};
+
+/// Runs the program as a person's command.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = output::Output::new(cli.json);
+    let done = match cli.command {
+        Command::Start(args) => start::start(args, &output),
+        Command::List(args) => sessions::list(&args, &output),
+        Command::Show(args) => sessions::show(&args, &output),
+        Command::Url(args) => sessions::url(&args, &output),
+        Command::Forget(args) => sessions::forget(&args, &output),
+        Command::Logs(args) => logs::logs(&args, &output),
+        Command::Exec(args) => exec::exec(args, &output),
+        Command::Shell(args) => exec::shell(&args, &output),
+        Command::Stop(args) => stop::stop(&args, &output),
+        Command::Config(args) => config::config(&args, &output),
+        Command::Completions(args) => config::completions(&args),
+        Command::Man(args) => config::man(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => output.failure(&failure),
+    }
+}

@@ -1,0 +1,154 @@
+//! `list`, `show`, `url`, `forget`.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    Failure,
+    args::{ForgetArgs, ListArgs, OneArgs},
+    code,
+    output::Output,
+};
+use crate::{
+    config::paths::{runtime_path, state_folder},
+    session::{
+        Record, Records, State, Which,
+        control::{Answer, Client, Request},
+    },
+};
+
+/// This user's records on this node.
+pub(super) fn records() -> Result<Records, Failure> {
+    Ok(Records::open(state_folder()?, &runtime_path()))
+}
+
+pub(super) fn list(args: &ListArgs, output: &Output) -> Result<ExitCode, Failure> {
+    let mut all = records()?.all()?;
+    if !args.all {
+        all.retain(|record| record.state != State::Ended);
+    }
+    output.result(&all, || table(&all));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn show(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
+    let record = records()?.find(&args.name, Which::Any)?;
+    output.result(&record, || details(&record));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A record with its URL: what `start --json` and `url --json` print.
+#[derive(Serialize)]
+pub(super) struct WithUrl<'a> {
+    #[serde(flatten)]
+    pub(super) record: &'a Record,
+    pub(super) url: &'a str,
+}
+
+pub(super) fn url(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
+    let record = records()?.find(&args.name, Which::Live)?;
+    let client = connect(&record)?;
+    match client.call(&Request::Url).map_err(Failure::io(format!("cannot ask {}", record.name)))? {
+        Answer::Url { url } => {
+            output.result(&WithUrl { record: &record, url: &url }, || url.clone());
+            Ok(ExitCode::SUCCESS)
+        }
+        Answer::Failed { why } => Err(Failure::Session(why)),
+        _ => Err(Failure::Session(format!("{} gave no URL", record.name))),
+    }
+}
+
+pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
+    Client::connect(&record.footprint.session)
+        .map_err(Failure::io(format!("cannot reach session {}", record.name)))
+}
+
+pub(super) fn forget(args: &ForgetArgs, output: &Output) -> Result<ExitCode, Failure> {
+    let records = records()?;
+    let mut chosen = Vec::new();
+    if args.all {
+        chosen = records.all()?;
+        chosen.retain(|record| record.state == State::Ended);
+    }
+    for name in &args.names {
+        let record = records.find(name, Which::Any)?;
+        if record.state != State::Ended {
+            output.note(format_args!("shlogin: {} still lives: stop it first", record.name));
+            return Ok(code::NO.into());
+        }
+        // All that ended under this name, not only the newest.
+        chosen.extend(
+            records.all()?.into_iter().filter(|its| its.name == record.name && its.state == State::Ended),
+        );
+    }
+    for record in &chosen {
+        records.forget(record)?;
+    }
+    let names: Vec<_> = chosen.iter().map(|record| record.name.to_string()).collect();
+    output.result(&json!({ "forgotten": names }), || names.join("\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(records: &[Record]) -> String {
+    if records.is_empty() {
+        return String::new();
+    }
+    let width = records.iter().map(|record| record.name.as_str().len()).max().unwrap_or_default().max(4);
+    let mut text = format!(
+        "{:<width$}  {:>4}  {:<8}  {:<20}  {:<6}  {}\n",
+        "NAME", "POD", "STATE", "STARTED", "PORT", "WHAT"
+    );
+    for record in records {
+        let port = record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string());
+        let state = match (record.state, record.status) {
+            (State::Starting, _) => "starting".to_owned(),
+            (State::Running, _) => "running".to_owned(),
+            (State::Ended, Some(status)) => format!("ended {status}"),
+            (State::Ended, None) => "ended".to_owned(),
+        };
+        let started = record.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+        let what = record.image.clone().unwrap_or_else(|| record.command.join(" "));
+        let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect();
+        text += &format!(
+            "{:<width$}  {:>4}  {state:<8}  {started:<20}  {port:<6}  {what}\n",
+            record.name.as_str(),
+            record.pod
+        );
+    }
+    text
+}
+
+fn details(record: &Record) -> String {
+    let mut lines = vec![
+        ("name", record.name.to_string()),
+        ("id", record.id.to_string()),
+        ("pod", record.pod.to_string()),
+        ("state", format!("{:?}", record.state).to_lowercase()),
+        ("gateway", format!("https://{}:{}/", record.gateway.host, record.gateway.port)),
+        ("fingerprint", record.gateway.fingerprint.clone()),
+        ("app port", record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string())),
+        ("runtime", record.runtime.to_string()),
+        ("image", record.image.clone().unwrap_or_else(|| "-".to_owned())),
+        ("isolation", record.isolation.to_string()),
+        ("network", record.network.to_string()),
+        ("tmp", record.tmp.to_string()),
+        ("supervisor", record.pid.to_string()),
+        ("started", record.started_at.to_string()),
+        ("log", record.log.display().to_string()),
+    ];
+    if let Some(socket) = &record.gateway.socket {
+        lines.push(("socket", socket.display().to_string()));
+    }
+    if let Some(at) = record.ended_at {
+        lines.push(("ended", at.to_string()));
+    }
+    if let Some(exit) = record.exit {
+        lines.push(("exit", exit.to_string()));
+    }
+    if let Some(reason) = &record.reason {
+        lines.push(("reason", reason.clone()));
+    }
+    lines.into_iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect()
+}

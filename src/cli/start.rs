@@ -1,0 +1,257 @@
+//! `start`: launches a session and tells its person what to do with it.
+
+use std::{os::fd::AsFd, process::ExitCode};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{signal::Signal, signalfd::SignalFd},
+    unistd::{User, getuid},
+};
+
+use super::{
+    Failure,
+    args::StartArgs,
+    launchable::{self, Taken},
+    output::Output,
+    sessions::WithUrl,
+};
+use crate::{
+    config::{
+        Config,
+        paths::{runtime_folder, state_folder},
+    },
+    session::{
+        Allocated, LaunchError, Launched, Lock, Record, Records,
+        launch::{self, End, FromLauncher, ToLauncher},
+    },
+    sys::process::signals,
+    words::SessionId,
+};
+
+pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, Failure> {
+    let config = Config::load(&launchable::overrides(&args))?.config;
+    let runtime = runtime_folder()?;
+    let records = Records::open(state_folder()?, runtime.path());
+    records.expire(config.records.max_age.duration())?;
+    let helper = launchable::helper(&config)?;
+    let app = launchable::app(&args, &config)?;
+    let (name, lock) = launchable::name(&args)?;
+    let id = SessionId::random();
+    let footprint = launchable::footprint(&config, &name, id);
+    let taken = launch::make_folder(&footprint.session)
+        .map_err(Failure::from)
+        .and_then(|()| Ok(Allocated::first_free(config.pods, &config.gateway.listen, &footprint.session)?));
+    let pod = match taken {
+        Ok(pod) => pod,
+        Err(failure) => {
+            // Nothing else has been made yet.
+            let _ = footprint.remove();
+            return Err(failure);
+        }
+    };
+    let socket = match pod.gateway {
+        crate::session::Listener::Unix(_) => Some(footprint.session.join("gateway")),
+        crate::session::Listener::Tcp(_) => None,
+    };
+    let taken = Taken { id, name, pod: pod.pod, port: pod.port, footprint: footprint.clone(), socket };
+    let state = records.folder().path().to_owned();
+    let spec = launchable::spec(&args, &config, app, helper, taken, state);
+    // From here on Ctrl-C is a message to the session, not our end.
+    let interrupts = signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+        .map_err(Failure::io("cannot handle signals"))?;
+    let share = |lock: &Lock| lock.share().map_err(LaunchError::Spawn);
+    let launched = share(&lock).and_then(|lock| Launched::start(&spec, lock, pod.ssh, pod.gateway));
+    let launched = match launched {
+        Ok(launched) => launched,
+        Err(error) => {
+            let _ = footprint.remove();
+            return Err(error.into());
+        }
+    };
+    drop(lock);
+    let follower = Follower {
+        output,
+        interrupts,
+        launched,
+        foreground: args.foreground,
+        name: spec.record.name.to_string(),
+    };
+    follower.follow(&footprint)
+}
+
+/// The person's end of a session that has been launched.
+struct Follower<'a> {
+    output: &'a Output,
+    interrupts: SignalFd,
+    launched: Launched,
+    foreground: bool,
+    name: String,
+}
+
+impl Follower<'_> {
+    fn follow(self, footprint: &crate::sandbox::Footprint) -> Result<ExitCode, Failure> {
+        let mut shown = Shown::default();
+        let mut interrupted = 0;
+        let mut ready = None;
+        loop {
+            let news = match self.next()? {
+                News::Interrupt => {
+                    interrupted += 1;
+                    self.launched.tell(if interrupted == 1 {
+                        &FromLauncher::Stop
+                    } else {
+                        &FromLauncher::Kill
+                    });
+                    continue;
+                }
+                News::Said(said) => said,
+            };
+            match news {
+                Some(ToLauncher::Progress(text)) => self.output.note(text),
+                Some(ToLauncher::Log(len)) => {
+                    if let (true, Some(record)) = (self.foreground, &ready) {
+                        shown.up_to(record, len);
+                    }
+                }
+                Some(ToLauncher::Ready { record, url }) => {
+                    self.greet(&record, &url);
+                    if !self.foreground {
+                        self.launched.tell(&FromLauncher::Detach);
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                    shown.up_to(&record, u64::MAX);
+                    ready = Some(*record);
+                }
+                Some(ToLauncher::Ended { end, record, tail }) => {
+                    self.launched.wait();
+                    if let (true, Some(record)) = (self.foreground, &record) {
+                        shown.up_to(record, u64::MAX);
+                    }
+                    return ended(
+                        self.output,
+                        &self.name,
+                        self.foreground,
+                        ready.is_some(),
+                        interrupted > 0,
+                        end,
+                        record,
+                        tail,
+                    );
+                }
+                None => {
+                    // It was killed. Its keeper tidies up; should that have been killed too, it is left to us.
+                    self.launched.wait();
+                    let runtime = footprint.lock.parent().unwrap_or(&footprint.lock);
+                    if let Ok(name) = self.name.parse() {
+                        if Lock::wait_released(runtime, &name, std::time::Duration::from_secs(10)) {
+                            let _ = footprint.remove();
+                        }
+                    }
+                    return Err(Failure::Session(format!("the supervisor of {} was killed", self.name)));
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Result<News, Failure> {
+        loop {
+            let mut set = [
+                PollFd::new(self.launched.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.interrupts.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut set, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(Failure::io("cannot wait for the session")(errno.into())),
+            }
+            let [said, interrupted] = set.map(|fd| fd.any().unwrap_or_default());
+            if interrupted && self.interrupts.read_signal().is_ok_and(|signal| signal.is_some()) {
+                return Ok(News::Interrupt);
+            }
+            if said {
+                return Ok(News::Said(self.launched.hear()?));
+            }
+        }
+    }
+
+    fn greet(&self, record: &Record, url: &str) {
+        self.output.result(&WithUrl { record, url }, || url.to_owned());
+        if self.output.is_json() {
+            return;
+        }
+        let name = &record.name;
+        self.output.note(format_args!(
+            "{name} runs as pod {}; its certificate's SHA-256 fingerprint is\n  {}",
+            record.pod, record.gateway.fingerprint
+        ));
+        self.output.note(from_a_laptop(record));
+        self.output.note(format_args!("The URL's token works once: `shlogin url {name}` makes another. `shlogin stop {name}` ends the session."));
+    }
+}
+
+enum News {
+    Said(Option<ToLauncher>),
+    Interrupt,
+}
+
+/// What to type on a laptop, where this node's ports may not be reachable.
+fn from_a_laptop(record: &Record) -> String {
+    let port = record.gateway.port;
+    let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| "USER".to_owned(), |user| user.name);
+    let node = crate::config::host_name();
+    match &record.gateway.socket {
+        Some(socket) => format!(
+            "From a laptop: ssh -L {port}:{} {user}@{node}, and open the URL there while that runs.",
+            socket.display()
+        ),
+        None => format!(
+            "From a laptop: open the URL; where a firewall is in between, ssh -L {port}:localhost:{port} {user}@{node}, and \
+             open it with localhost instead of {}.",
+            record.gateway.host
+        ),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where a session's end becomes an exit code")]
+fn ended(
+    output: &Output,
+    name: &str,
+    foreground: bool,
+    was_ready: bool,
+    interrupted: bool,
+    end: End,
+    record: Option<Box<Record>>,
+    tail: Vec<String>,
+) -> Result<ExitCode, Failure> {
+    if foreground && (was_ready || interrupted) {
+        output.note(format_args!("{name} has ended: {end}"));
+        return match end {
+            End::App(exit) | End::Stopped(Some(exit)) => Ok(exit.code().into()),
+            End::Stopped(None) => Ok(137.into()),
+            _ => Err(Failure::Session(format!("{name} has ended: {end}"))),
+        };
+    }
+    let log = record.map(|record| record.log.display().to_string());
+    Err(Failure::NotStarted { name: name.to_owned(), end, tail, log })
+}
+
+/// How far the app's output has been shown.
+#[derive(Default)]
+struct Shown {
+    at: u64,
+}
+
+impl Shown {
+    /// Shows what is new, on stderr: stdout has the URL.
+    fn up_to(&mut self, record: &Record, len: u64) {
+        use std::io::{Read, Seek, SeekFrom};
+        if len < self.at {
+            self.at = 0;
+        }
+        let shown = std::fs::File::open(&record.log).and_then(|mut log| {
+            log.seek(SeekFrom::Start(self.at))?;
+            let limit = if len == u64::MAX { u64::MAX } else { len - self.at };
+            std::io::copy(&mut log.take(limit), &mut std::io::stderr())
+        });
+        self.at += shown.unwrap_or_default();
+    }
+}

@@ -1,0 +1,78 @@
+//! `stop`: asks each session's supervisor, and waits until nothing of the session is left.
+
+use std::{process::ExitCode, time::Duration};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use serde_json::json;
+
+use super::{Failure, args::StopArgs, output::Output, sessions::records};
+use crate::{
+    config::paths::runtime_path,
+    session::{
+        Lock, Record, Records, State, Which,
+        control::{Client, Request},
+    },
+    sys::process::{PidFd, start_ticks},
+};
+
+/// What ending a sandbox may take beyond its app's grace.
+const TEARDOWN: Duration = Duration::from_secs(10);
+
+pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure> {
+    let records = records()?;
+    let chosen = choose(args, &records)?;
+    let grace = args.grace.map(|span| span.duration());
+    // All are asked before any is waited for.
+    let asked: Vec<_> = chosen.iter().map(|record| (record, ask(record, grace))).collect();
+    let mut stopped = Vec::new();
+    for (record, asked) in asked {
+        let limit = grace.unwrap_or(Duration::from_secs(600)) + TEARDOWN;
+        let heard = asked.is_ok() && Lock::wait_released(&runtime_path(), &record.name, limit);
+        if !heard && !force(record) {
+            return Err(Failure::Session(format!(
+                "{} does not stop (supervisor {})",
+                record.name, record.pid
+            )));
+        }
+        // Puts down as ended what could no longer do so itself.
+        let _ = records.all()?;
+        stopped.push(record.name.to_string());
+    }
+    output.result(&json!({ "stopped": stopped }), || stopped.join("\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose(args: &StopArgs, records: &Records) -> Result<Vec<Record>, Failure> {
+    if args.all {
+        let mut all = records.all()?;
+        all.retain(|record| record.state != State::Ended);
+        return Ok(all);
+    }
+    let mut chosen: Vec<Record> = Vec::new();
+    for name in &args.names {
+        let record = records.find(name, Which::Live)?;
+        if !chosen.iter().any(|its| its.id == record.id) {
+            chosen.push(record);
+        }
+    }
+    Ok(chosen)
+}
+
+fn ask(record: &Record, grace: Option<Duration>) -> std::io::Result<()> {
+    Client::connect(&record.footprint.session)?.call(&Request::Stop { grace }).map(drop)
+}
+
+/// Kills a supervisor that does not answer. The process is held before it is looked at, and is only signalled if it
+/// began when the record says: a number that has come to mean another process is left alone.
+fn force(record: &Record) -> bool {
+    let runtime = runtime_path();
+    if !Lock::is_held(&runtime, &record.name) {
+        return true;
+    }
+    let Ok(pid) = i32::try_from(record.pid).map(Pid::from_raw) else { return false };
+    let Ok(process) = PidFd::open(pid) else { return false };
+    if start_ticks(pid).ok() != record.pid_began || process.signal(Signal::SIGKILL).is_err() {
+        return false;
+    }
+    Lock::wait_released(&runtime, &record.name, TEARDOWN)
+}
