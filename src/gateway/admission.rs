@@ -1,0 +1,224 @@
+//! Who may pass, in this order: the host must be ours; the browser must act on behalf of our own pages; a token is taken
+//! for a cookie; without a cookie there is nothing but a page on how to get one; then the session's phase decides.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Kind, Upstream, Verdict};
+use tokio::sync::watch;
+
+use super::{
+    Options, Phase,
+    cookies::{self, Cookies},
+    filter,
+    follow::Follow,
+    origin::{self, Behalf},
+    pages,
+    query::{self, Query},
+    tokens::{Presented, Tokens},
+};
+
+/// What begins the paths that are the gateway's own.
+const OWN: &str = "/-/";
+
+/// The door of one session.
+pub(crate) struct Door<D> {
+    options: Options,
+    upstream: Arc<Upstream<D>>,
+    hooks: Arc<Hooks>,
+    phase: watch::Receiver<Phase>,
+    log_length: watch::Receiver<u64>,
+    keys: Mutex<Keys>,
+}
+
+/// What opens the door.
+struct Keys {
+    tokens: Tokens,
+    cookies: Cookies,
+}
+
+impl<D: Dial> Door<D> {
+    pub(crate) fn new(
+        options: Options,
+        upstream: Arc<Upstream<D>>,
+        phase: watch::Receiver<Phase>,
+        log_length: watch::Receiver<u64>,
+    ) -> Self {
+        let name = options.name.clone();
+        let hooks = Hooks {
+            hides_cookie: Some(Box::new(cookies::is_ours)),
+            edit_answer: Some(Box::new(filter::edit_answer)),
+            on_failure: Some(Box::new(move |failed| match failed.wants_page {
+                true => pages::no_answer(&name, failed.failure),
+                false => pages::plain(failed.failure.status(), "the app does not answer"),
+            })),
+        };
+        let keys = Keys {
+            tokens: Tokens::new(options.token_lifetime),
+            cookies: Cookies::new(options.session, options.cookie_lifetime, options.bind_cookie.into()),
+        };
+        let (hooks, keys) = (Arc::new(hooks), Mutex::new(keys));
+        Self { options, upstream, hooks, phase, log_length, keys }
+    }
+
+    /// A new token.
+    pub(crate) fn issue(&self) -> std::io::Result<crate::words::Secret> {
+        self.keys().tokens.issue(Instant::now())
+    }
+
+    fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, head: &Head<'_>) -> Judgement {
+        if !self.is_here(head) {
+            return Judgement::Answer(pages::notice(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Not here",
+                "There is nothing under this name.",
+            ));
+        }
+        if origin::behalf(head) == Behalf::Foreign {
+            return Judgement::Answer(pages::notice(
+                StatusCode::FORBIDDEN,
+                "Not from there",
+                "This was sent by a page from elsewhere.",
+            ));
+        }
+        let signed_in = self.keys().cookies.is_good(head.fields, head.peer, Instant::now());
+        if let Some(answer) = self.take_token(head, signed_in) {
+            return Judgement::Answer(answer);
+        }
+        if !signed_in {
+            return Judgement::Answer(pages::sign_in());
+        }
+        if let Some(own) = head.path.strip_prefix(OWN) {
+            return Judgement::Answer(self.own(own, head));
+        }
+        self.by_phase(head)
+    }
+
+    /// Whether this is a name of ours, or an address: those can't be rebound by whoever owns a name.
+    fn is_here(&self, head: &Head<'_>) -> bool {
+        let name = head.host.name();
+        head.host.ip().is_some() || self.options.names.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+    }
+
+    /// Takes a token out of the query, if one of ours is there or somebody who is not signed in presents anything as one.
+    ///
+    /// Only a GET spends it, and only one by which a person opens a page: not a HEAD, not a prefetch, not an image.
+    /// Somebody who is signed in goes on without it, so that a reload of the token's URL works; an app's
+    /// own `token=` (Jupyter has one) passes untouched.
+    fn take_token(&self, head: &Head<'_>, signed_in: bool) -> Option<Response<Body>> {
+        let query = Query::of(head.query?);
+        let now = Instant::now();
+        let mut keys = self.keys();
+        let found: Vec<(&str, Presented)> =
+            query.tokens().take(4).map(|token| (token, keys.tokens.look(token, now))).collect();
+        let ours = found.iter().find(|(_, is)| *is != Presented::Unknown).or(found.first()).copied();
+        let (token, is) = ours?;
+        if is == Presented::Unknown && signed_in {
+            return None;
+        }
+        if head.kind == Kind::WebSocket || !matches!(*head.method, Method::GET | Method::HEAD) {
+            return Some(pages::token_refused());
+        }
+        if signed_in {
+            return Some(redirect(&query::without(head.path, &query, token), None));
+        }
+        if *head.method == Method::HEAD {
+            return Some(pages::sign_in());
+        }
+        if is_ahead(head) {
+            return Some(pages::not_now());
+        }
+        if keys.tokens.spend(token, now) != Presented::Valid {
+            return Some(pages::token_refused());
+        }
+        Some(match keys.cookies.issue(head.peer, now) {
+            Ok(cookie) => redirect(&query::without(head.path, &query, token), Some(&cookie)),
+            Err(error) => {
+                tracing::error!(%error, "no cookie could be made");
+                pages::notice(StatusCode::INTERNAL_SERVER_ERROR, "Not signed in", "Try a new link.")
+            }
+        })
+    }
+
+    /// The gateway's own paths.
+    fn own(&self, path: &str, head: &Head<'_>) -> Response<Body> {
+        let reads = head.kind == Kind::Plain && matches!(*head.method, Method::GET | Method::HEAD);
+        match path {
+            "starting/log" if reads => {
+                let from = origin::one(head.fields, "last-event-id").and_then(|id| id.parse().ok());
+                let follow = Follow {
+                    log: self.options.log.clone(),
+                    length: self.log_length.clone(),
+                    phase: self.phase.clone(),
+                    from,
+                };
+                pages::with_fields(StatusCode::OK, "text/event-stream", Body::stream(follow.begin()))
+            }
+            "starting/log" => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
+            _ => pages::notice(StatusCode::NOT_FOUND, "Not found", "The gateway has no such page."),
+        }
+    }
+
+    fn by_phase(&self, head: &Head<'_>) -> Judgement {
+        let page = head.kind == Kind::Plain
+            && matches!(*head.method, Method::GET | Method::HEAD)
+            && head
+                .fields
+                .get_all(header::ACCEPT)
+                .iter()
+                .any(|v| v.to_str().is_ok_and(|v| v.contains("text/html")));
+        Judgement::Answer(match &*self.phase.borrow() {
+            Phase::Running => return Judgement::Pass,
+            Phase::Starting if page => pages::starting(&self.options.name),
+            Phase::Starting => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "the app is starting"),
+            Phase::Ended { summary } if page => pages::ended(&self.options.name, summary),
+            Phase::Ended { .. } => pages::plain(StatusCode::GONE, "the app has ended"),
+        })
+    }
+}
+
+enum Judgement {
+    Pass,
+    Answer(Response<Body>),
+}
+
+impl<D: Dial> Admit for Door<D> {
+    type Dial = D;
+
+    async fn admit<'r>(&self, head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, D> {
+        match self.judge(head) {
+            Judgement::Pass => Verdict::Forward(gate.open(&self.upstream).with(&self.hooks)),
+            Judgement::Answer(answer) => Verdict::Answer(answer),
+        }
+    }
+}
+
+/// Whether something other than a person's opening of a page asks: a browser that fetches ahead, or a part of a page.
+fn is_ahead(head: &Head<'_>) -> bool {
+    let ahead = |name: &str| {
+        origin::one(head.fields, name).is_some_and(|value| value.to_ascii_lowercase().contains("prefetch"))
+    };
+    ahead("sec-purpose")
+        || ahead("purpose")
+        || ahead("x-moz")
+        || origin::one(head.fields, "sec-fetch-dest").is_some_and(|dest| dest != "document")
+}
+
+/// To a path of this gateway; `cookie` is a `Set-Cookie` field.
+fn redirect(path: &str, cookie: Option<&str>) -> Response<Body> {
+    let mut answer = pages::with_fields(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", Body::empty());
+    if let Ok(location) = HeaderValue::from_str(path) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    if let Some(Ok(cookie)) = cookie.map(HeaderValue::from_str) {
+        answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    answer
+}

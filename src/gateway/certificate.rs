@@ -1,0 +1,264 @@
+//! The gateway's certificate: an administrator's, or a self-signed one made once per user and host.
+//!
+//! The self-signed one is kept with its key in one file, so that both change in one step. Processes that want it at the same
+//! moment end up with the same one: the first to link its own into place wins, and the others take that.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::aws_lc_rs,
+    server::ServerSessionMemoryCache,
+};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+    pem::{self, PemObject},
+};
+use sha2::{Digest, Sha256};
+
+/// A certificate with its key, ready to serve.
+#[derive(Clone)]
+pub struct Certificate {
+    fingerprint: String,
+    config: Arc<ServerConfig>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file or folder can't be used.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder is not ours alone.
+    #[error("cannot keep a key in {}: it must belong to you, with mode 0700", path.display())]
+    Folder {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// A file holds no certificate or key in PEM.
+    #[error("cannot read {}: {source}", path.display())]
+    Pem {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// The certificate and the key do not fit, or are of a kind that is not served.
+    #[error("cannot serve this certificate with this key: {0}")]
+    Unfit(#[from] rustls::Error),
+    /// No certificate could be made.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+impl Certificate {
+    /// SHA-256 of the certificate, as browsers show it: `AB:CD:…`.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
+        let digest = Sha256::digest(chain.first().map(AsRef::as_ref).unwrap_or_default());
+        let fingerprint = digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":");
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(64);
+        config.send_tls13_tickets = 1;
+        Ok(Self { fingerprint, config: Arc::new(config) })
+    }
+}
+
+/// An administrator's certificate, with its chain, and its key, both in PEM.
+///
+/// # Errors
+/// Where the files can't be read or do not fit each other.
+pub fn from_files(chain: &Path, key: &Path) -> Result<Certificate, CertificateError> {
+    let pem = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CertificateError::Pem { path, source }
+    };
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(chain).and_then(Iterator::collect).map_err(pem(chain))?;
+    if certificates.is_empty() {
+        return Err(pem(chain)(pem::Error::NoItemsFound));
+    }
+    Certificate::new(certificates, PrivateKeyDer::from_pem_file(key).map_err(pem(key))?)
+}
+
+/// The file in the folder, and the lock beside it.
+const FILE: &str = "gateway.pem";
+const LOCK: &str = "lock";
+/// Browsers refuse what is valid for more than 398 days.
+const DAYS: i64 = 396;
+/// A certificate that ends within this time is renewed, so that none ends in the middle of a session.
+const MARGIN: u64 = 30 * 24 * 3600;
+/// Names that an old certificate had are kept in a new one, up to so many.
+const MAX_NAMES: usize = 64;
+
+/// The self-signed certificate in `dir`, made or renewed where there is none that is good for all of `names`
+/// (host names and addresses) and `localhost`, `127.0.0.1` and `::1`.
+///
+/// # Errors
+/// Where the folder can't be used, or is open to others.
+pub fn load_or_create(dir: &Path, names: &[String]) -> Result<Certificate, CertificateError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CertificateError::File { path, source }
+    };
+    private_folder(dir)?;
+    let (path, lock) = (dir.join(FILE), dir.join(LOCK));
+    let mut wanted: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    wanted.extend(names.iter().filter(|name| ServerName::try_from(name.as_str()).is_ok()).cloned());
+
+    if let Some(found) = usable(&path, &wanted) {
+        return Ok(found);
+    }
+    // One at a time makes a new one. Some network file systems know no locks: there, linking decides.
+    let lock_file = private_file().create(true).truncate(false).open(&lock).map_err(at(&lock))?;
+    let _guard = Flock::lock(lock_file, FlockArg::LockExclusive).ok();
+    if let Some(found) = usable(&path, &wanted) {
+        return Ok(found);
+    }
+    let text = make(&with_old_names(&path, wanted.clone()))?;
+    let temporary = dir.join(format!(".{FILE}.{}", uuid::Uuid::new_v4()));
+    let written = write(&temporary, &text).and_then(|()| {
+        if path.exists() {
+            return fs::rename(&temporary, &path);
+        }
+        match fs::hard_link(&temporary, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(_) => fs::rename(&temporary, &path),
+            Ok(()) => Ok(()),
+        }
+    });
+    // Gone already where it was renamed.
+    let _ = fs::remove_file(&temporary);
+    written.map_err(at(&path))?;
+    load(&path)
+}
+
+/// A folder for secrets: made if it is not there, refused if it is anybody else's too.
+fn private_folder(dir: &Path) -> Result<(), CertificateError> {
+    let at = |source| CertificateError::File { path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at)?;
+    let found = fs::symlink_metadata(dir).map_err(at)?;
+    let ours = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw();
+    if !ours || found.mode() & 0o077 != 0 {
+        return Err(CertificateError::Folder { path: dir.to_owned() });
+    }
+    Ok(())
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    options
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = private_file().create_new(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn load(path: &Path) -> Result<Certificate, CertificateError> {
+    from_files(path, path)
+}
+
+/// The certificate in the file, if a client would take it for each of `names` for some time to come.
+fn usable(path: &Path, names: &[String]) -> Option<Certificate> {
+    let found = fs::symlink_metadata(path).ok()?;
+    if !found.is_file() || found.mode() & 0o077 != 0 || found.uid() != nix::unistd::geteuid().as_raw() {
+        return None;
+    }
+    let certificate = CertificateDer::from_pem_file(path).ok()?;
+    let later = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+        UnixTime::now().as_secs().saturating_add(MARGIN),
+    ));
+    let all = names
+        .iter()
+        .all(|name| covers(&certificate, name, later) && covers(&certificate, name, UnixTime::now()));
+    if all { load(path).ok() } else { None }
+}
+
+/// Whether a client that trusts this certificate would take it for `name` at `time`.
+fn covers(certificate: &CertificateDer<'_>, name: &str, time: UnixTime) -> bool {
+    let mut roots = RootCertStore::empty();
+    if roots.add(certificate.clone().into_owned()).is_err() {
+        return false;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() else {
+        return false;
+    };
+    let Ok(name) = ServerName::try_from(name) else { return false };
+    verifier.verify_server_cert(certificate, &[], &name, &[], time).is_ok()
+}
+
+/// Certificate and key in PEM, with the names in a line of their own for whoever renews it.
+fn make(names: &[String]) -> Result<String, CertificateError> {
+    let mut params = CertificateParams::new(names.to_vec())?;
+    let mut who = DistinguishedName::new();
+    let common = names.iter().find(|name| name.parse::<IpAddr>().is_err() && *name != "localhost");
+    who.push(DnType::CommonName, common.map_or("localhost", String::as_str));
+    who.push(DnType::OrganizationName, "shlogin self-signed");
+    params.distinguished_name = who;
+    // From yesterday, for clocks that are behind.
+    let ((y, m, d), (last_y, last_m, last_d)) = (date(-1), date(DAYS - 1));
+    params.not_before = rcgen::date_time_ymd(y, m, d);
+    params.not_after = rcgen::date_time_ymd(last_y, last_m, last_d);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params.self_signed(&key)?;
+    Ok(format!("{NAMES}{}\n{}{}", names.join(" "), certificate.pem(), key.serialize_pem()))
+}
+
+const NAMES: &str = "Names: ";
+
+/// `names` and those that the file in `path` has, so that two sessions with names of their own do not renew it in turn.
+fn with_old_names(path: &Path, mut names: Vec<String>) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let old = text.lines().find_map(|line| line.strip_prefix(NAMES)).unwrap_or_default();
+    names.extend(old.split(' ').filter(|name| ServerName::try_from(*name).is_ok()).map(str::to_owned));
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names.truncate(MAX_NAMES);
+    names
+}
+
+/// Year, month and day so many days from today.
+fn date(days: i64) -> (i32, u8, u8) {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let date = today.saturating_add(jiff::Span::new().days(days));
+    let part = |number: i8| u8::try_from(number).unwrap_or(1);
+    (i32::from(date.year()), part(date.month()), part(date.day()))
+}

@@ -1,0 +1,161 @@
+//! The cookie that a token is exchanged for.
+//!
+//! A browser keeps cookies by host name, and **ignores the port**: what this gateway sets on `node:3011` the browser also
+//! sends to `node:3021`, which is somebody else's gateway, run by somebody else's process. `__Host-`, `Secure`,
+//! `HttpOnly` and `SameSite` change nothing about it: both ports are the same host and the same site. So the value alone is no proof of who
+//! presents it. Each cookie is therefore bound to the address that fetched it (an IPv4 address, an IPv6 /64, or "over
+//! the unix socket"): whoever was sent it by the way cannot use it from the node. Nothing helps where both come from one
+//! address, as with two people's `ssh -L` to one node, which both come from its loopback: there a unix socket in a folder
+//! of one's own is the way (`--listen unix`).
+//!
+//! The other direction is why every cookie of this name's family is cut out of what the app is sent, not only this session's:
+//! the same user's other gateways on this host have theirs in the same browser.
+
+use std::{
+    collections::VecDeque,
+    io,
+    time::{Duration, Instant},
+};
+
+use http::HeaderMap;
+use nginx_free::{Peer, PeerKey};
+
+use crate::words::{Secret, SecretHash, SessionId};
+
+/// What the names of all our cookies begin with.
+pub(crate) const PREFIX: &str = "__Host-shlogin-";
+
+/// Whether a cookie is good only from the address that fetched it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Binding {
+    /// Only from there.
+    Address,
+    /// From anywhere: for clients whose address changes all the time. See the module's text for what that gives away.
+    Anywhere,
+}
+
+impl From<bool> for Binding {
+    fn from(bound: bool) -> Self {
+        if bound { Self::Address } else { Self::Anywhere }
+    }
+}
+
+/// The cookies that are good.
+pub(crate) struct Cookies {
+    name: String,
+    ttl: Duration,
+    binding: Binding,
+    good: VecDeque<Good>,
+}
+
+struct Good {
+    hash: SecretHash,
+    peer: PeerKey,
+    until: Instant,
+}
+
+impl Cookies {
+    /// So many browsers may be signed in at a time; the one that signed in first makes room.
+    const GOOD: usize = 64;
+
+    pub(crate) fn new(session: SessionId, ttl: Duration, binding: Binding) -> Self {
+        let name = format!("{PREFIX}{}", &session.simple()[..16]);
+        Self { name, ttl, binding, good: VecDeque::new() }
+    }
+
+    /// A new cookie for the client at `peer`, as a `Set-Cookie` field.
+    pub(crate) fn issue(&mut self, peer: &Peer, now: Instant) -> io::Result<String> {
+        let secret = Secret::random()?;
+        self.good.retain(|one| one.until > now);
+        if self.good.len() == Self::GOOD {
+            self.good.pop_front();
+        }
+        self.good.push_back(Good { hash: secret.hash(), peer: key(peer), until: now + self.ttl });
+        let (name, value, age) = (&self.name, secret.reveal(), self.ttl.as_secs());
+        Ok(format!("{name}={value}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"))
+    }
+
+    /// Whether a request from `peer` with these fields has a cookie that is good.
+    pub(crate) fn is_good(&self, fields: &HeaderMap, peer: &Peer, now: Instant) -> bool {
+        // A browser sends one; a few more may stand there from elsewhere, and hashing is not free.
+        nginx_free::cookies::values(fields, self.name.as_bytes())
+            .take(4)
+            .filter_map(|value| std::str::from_utf8(value).ok())
+            .map(SecretHash::of)
+            .any(|hash| self.good.iter().any(|one| self.fits(one, &hash, peer, now)))
+    }
+
+    fn fits(&self, good: &Good, hash: &SecretHash, peer: &Peer, now: Instant) -> bool {
+        let from_there = self.binding == Binding::Anywhere || good.peer == key(peer);
+        good.hash.matches(hash) && good.until > now && from_there
+    }
+}
+
+/// Where a client comes from. All of a unix socket's clients are alike: its folder says who may connect.
+fn key(peer: &Peer) -> PeerKey {
+    match peer.key() {
+        PeerKey::Unix(_) => PeerKey::Unix(None),
+        ip @ PeerKey::Ip(_) => ip,
+    }
+}
+
+/// Whether a cookie's name, or what may be taken for one, is of our family.
+pub(crate) fn is_ours(name: &[u8]) -> bool {
+    let prefix = PREFIX.as_bytes();
+    name.windows(prefix.len()).any(|part| part.eq_ignore_ascii_case(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::COOKIE;
+
+    const TTL: Duration = Duration::from_secs(3600);
+
+    fn tcp(address: &str) -> Peer {
+        Peer::tcp(address.parse().unwrap())
+    }
+
+    fn request(set: &str) -> HeaderMap {
+        let pair = set.split(';').next().unwrap();
+        HeaderMap::from_iter([(COOKIE, format!("a=1; {pair}; b=2").parse().unwrap())])
+    }
+
+    #[test]
+    fn a_cookie_is_good_for_its_time_and_from_its_place() {
+        let (mut cookies, now) = (Cookies::new(SessionId::random(), TTL, Binding::Address), Instant::now());
+        let set = cookies.issue(&tcp("10.0.0.1:1"), now).unwrap();
+        assert!(set.ends_with("; Max-Age=3600; Path=/; Secure; HttpOnly; SameSite=Lax"), "{set}");
+        let fields = request(&set);
+        assert!(cookies.is_good(&fields, &tcp("10.0.0.1:2"), now));
+        assert!(!cookies.is_good(&fields, &tcp("10.0.0.2:1"), now));
+        assert!(!cookies.is_good(&fields, &tcp("127.0.0.1:1"), now));
+        assert!(!cookies.is_good(&fields, &Peer::Unix { uid: Some(0) }, now));
+        assert!(!cookies.is_good(&fields, &tcp("10.0.0.1:2"), now + TTL));
+        assert!(!cookies.is_good(&HeaderMap::new(), &tcp("10.0.0.1:1"), now));
+        let other = Cookies::new(SessionId::random(), TTL, Binding::Address);
+        assert!(!other.is_good(&fields, &tcp("10.0.0.1:1"), now));
+    }
+
+    #[test]
+    fn ipv6_clients_may_change_their_privacy_address() {
+        let (mut cookies, now) = (Cookies::new(SessionId::random(), TTL, Binding::Address), Instant::now());
+        let fields = request(&cookies.issue(&tcp("[2001:db8::1]:1"), now).unwrap());
+        assert!(cookies.is_good(&fields, &tcp("[2001:db8::abcd]:1"), now));
+        assert!(!cookies.is_good(&fields, &tcp("[2001:db8:0:1::1]:1"), now));
+    }
+
+    #[test]
+    fn unbound_cookies_are_good_from_anywhere() {
+        let (mut cookies, now) = (Cookies::new(SessionId::random(), TTL, Binding::Anywhere), Instant::now());
+        let fields = request(&cookies.issue(&tcp("10.0.0.1:1"), now).unwrap());
+        assert!(cookies.is_good(&fields, &tcp("10.9.9.9:1"), now));
+    }
+
+    #[test]
+    fn our_family_is_told_by_its_prefix_however_it_is_written() {
+        assert!(is_ours(b"__Host-shlogin-0123456789abcdef"));
+        assert!(is_ours(b"__host-SHLOGIN-x") && is_ours(b"=__Host-shlogin-x"));
+        assert!(!is_ours(b"__Host-other") && !is_ours(b"shlogin") && !is_ours(b""));
+    }
+}

@@ -1,0 +1,126 @@
+//! The personal gateway: the one way into one session. Owns its tokens, cookies and pages, and decides who may pass;
+//! carrying requests is the business of `nginx-free`, and reaching the app that of the [`Dial`] it is given.
+
+mod admission;
+pub mod certificate;
+mod cookies;
+mod filter;
+mod follow;
+mod origin;
+mod pages;
+mod query;
+mod tokens;
+
+use std::{
+    io,
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use nginx_free::{Dial, Limits, Listener, Proxy, Upstream};
+use rustls::ServerConfig;
+use tokio::sync::watch;
+
+use crate::words::{Secret, SessionId, SessionName};
+use admission::Door;
+
+/// What one session's gateway is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The session; its cookie is named after it.
+    pub session: SessionId,
+    /// What its pages call it.
+    pub name: SessionName,
+    /// The host names under which it answers, without ports. IP addresses are always answered.
+    pub names: Vec<String>,
+    /// How long a token is good.
+    pub token_lifetime: Duration,
+    /// How long a cookie is good.
+    pub cookie_lifetime: Duration,
+    /// Whether a cookie is good only from the address that fetched it. The text of `cookies` says why.
+    pub bind_cookie: bool,
+    /// The file that the starting page follows.
+    pub log: PathBuf,
+}
+
+/// How far a session's app is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// It does not answer yet.
+    Starting,
+    /// It answers.
+    Running,
+    /// It is gone.
+    Ended {
+        /// How it ended, in a sentence for its owner.
+        summary: String,
+    },
+}
+
+/// One session's gateway. Give it listeners; it has none of its own.
+pub struct Gateway<D> {
+    proxy: Proxy<Door<D>>,
+    tls: Arc<ServerConfig>,
+}
+
+impl<D: Dial> Gateway<D> {
+    /// A gateway that reaches its app by `dial`. `log_len` is how many bytes the log has: the starting page reads on when it grows.
+    pub fn new(
+        options: Options,
+        tls: Arc<ServerConfig>,
+        dial: D,
+        phase: watch::Receiver<Phase>,
+        log_len: watch::Receiver<u64>,
+    ) -> Arc<Self> {
+        // Our own paths are told from the app's by their first segment.
+        let limits = Limits { routed_segments: 1, ..Limits::default() };
+        let door = Door::new(options, Upstream::new(dial, limits.clone()), phase, log_len);
+        Arc::new(Self { proxy: Proxy::new(door, limits), tls })
+    }
+
+    /// A new token for the URL. It is good once, for [`Options::token_ttl`].
+    ///
+    /// # Errors
+    /// Where the kernel has no random numbers.
+    pub fn issue(&self) -> io::Result<Secret> {
+        self.proxy.admit().issue()
+    }
+
+    /// When a request last began or a WebSocket last ended.
+    pub fn last_activity(&self) -> Instant {
+        self.proxy.counters().last_activity()
+    }
+
+    /// How many WebSockets are open: while there are any, somebody is there.
+    pub fn open_websockets(&self) -> usize {
+        self.proxy.counters().tunnels.load(Ordering::Relaxed)
+    }
+
+    /// How many client connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.proxy.counters().connections.load(Ordering::Relaxed)
+    }
+
+    /// Serves a TCP listener until `closing` turns true, then lets open requests end.
+    pub async fn serve_tcp(self: Arc<Self>, listener: std::net::TcpListener, closing: watch::Receiver<bool>) {
+        let listener =
+            listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+        self.serve(listener.map(Listener::tcp), closing).await;
+    }
+
+    /// Serves a unix socket, with TLS as well: what a browser at the end of `ssh -L` sees is the same.
+    pub async fn serve_unix(self: Arc<Self>, listener: UnixListener, closing: watch::Receiver<bool>) {
+        let listener =
+            listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
+        self.serve(listener.map(Listener::unix), closing).await;
+    }
+
+    async fn serve(&self, listener: io::Result<Listener>, closing: watch::Receiver<bool>) {
+        match listener {
+            Ok(listener) => self.proxy.serve(listener.with_tls(Arc::clone(&self.tls)), closing).await,
+            Err(error) => tracing::error!(%error, "the gateway cannot use its listener"),
+        }
+    }
+}
