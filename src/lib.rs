@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod gateway;
 pub mod host;
 pub mod sandbox;

@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use shlogin::{cli, sandbox, session, sys::spawn::role};
+use shlogin::{cli, doctor, sandbox, session, sys::spawn::role};
 
 fn main() -> ExitCode {
+    // A role is run through /proc/self/exe and would be called `exe` in `ps`.
+    let _ = nix::sys::prctl::set_name(c"shlogin");
     match std::env::args_os().nth(1).as_deref().and_then(|word| word.to_str()) {
         Some(role::SUPERVISE) => session::run_supervisor(),
         Some(role::KEEPER) => sandbox::run_keeper(),
         Some(role::INIT) => sandbox::run_init(),
+        Some(role::PROBE) => doctor::probe_namespaces(),
         _ => cli::run(),
     }
 }

@@ -46,6 +46,8 @@ pub(super) enum Command {
     Stop(StopArgs),
     /// Remove the records of ended sessions
     Forget(ForgetArgs),
+    /// Say what this machine can do, and what stands in the way
+    Doctor,
     /// Show the configuration in force
     Config(ConfigArgs),
     /// Print completions for a shell

@@ -1,4 +1,4 @@
-//! `config`, `completions`, `man`.
+//! `config`, `doctor`, `completions`, `man`.
 
 use std::{io, path::Path, process::ExitCode};
 
@@ -7,9 +7,13 @@ use serde_json::json;
 use super::{
     Failure,
     args::{CompletionsArgs, ConfigArgs, ConfigCommand, ManArgs, command},
+    code,
     output::Output,
 };
-use crate::config::{Config, Overrides, SITE_FILE, paths::config_home};
+use crate::{
+    config::{Config, Overrides, SITE_FILE, paths::config_home},
+    doctor::{self, Verdict},
+};
 
 pub(super) fn config(args: &ConfigArgs, output: &Output) -> Result<ExitCode, Failure> {
     match args.what {
@@ -27,6 +31,15 @@ pub(super) fn config(args: &ConfigArgs, output: &Output) -> Result<ExitCode, Fai
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn doctor(output: &Output) -> Result<ExitCode, Failure> {
+    let findings = doctor::examine(&Config::load(&Overrides::default())?.config);
+    output.result(&findings, || doctor::render(&findings));
+    Ok(match doctor::verdict(&findings) {
+        Verdict::Blocked => code::NO.into(),
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {

@@ -33,6 +33,7 @@ pub fn run() -> ExitCode {
         Command::Exec(args) => exec::exec(args, &output),
         Command::Shell(args) => exec::shell(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
+        Command::Doctor => config::doctor(&output),
         Command::Config(args) => config::config(&args, &output),
         Command::Completions(args) => config::completions(&args),
         Command::Man(args) => config::man(&args),

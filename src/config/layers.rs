@@ -31,8 +31,15 @@ pub const DEFAULT: &str = include_str!("default.toml");
 pub const SITE_FILE: &str = "/etc/shlogin/config.toml";
 
 /// Variables that begin like settings and are none: what an app is told, and what chooses the log's level.
-const NO_SETTINGS: [&str; 5] =
-    ["SHLOGIN_PORT", "SHLOGIN_URL", "SHLOGIN_SESSION", "SHLOGIN_BASE_PATH", "SHLOGIN_LOG"];
+const NO_SETTINGS: [&str; 7] = [
+    "SHLOGIN_PORT",
+    "SHLOGIN_URL",
+    "SHLOGIN_SESSION",
+    "SHLOGIN_NAME",
+    "SHLOGIN_SOCKET",
+    "SHLOGIN_BASE_PATH",
+    "SHLOGIN_LOG",
+];
 
 /// Which layer a value is from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,6 +163,13 @@ impl Resolved {
     /// The entry of a key.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
+    }
+}
+
+/// As [`Resolved::to_json`].
+impl Serialize for Resolved {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
     }
 }
 

@@ -362,6 +362,16 @@ impl fmt::Display for AbsolutePath {
     }
 }
 
+impl ProgramChoice {
+    /// The file, where one is named.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Auto => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 impl FileChoice {
     /// The file, if there is to be one.
     pub fn path(&self) -> Option<&Path> {

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     config::paths::PrivateFolder,
     gateway::Phase,
-    host::{AppSpec, Channel, Dialer, HostError, ImageError, Link, LocalHost, Running, Target},
+    host::{AppSpec, Channel, Dialer, Health, HostError, ImageError, Link, LocalHost, Running, Target},
     sandbox::protocol::{self, Demise, Ended, Endpoint},
     sys::{
         descriptor::{INHERITED, inherited},
@@ -351,6 +351,7 @@ impl<'a> Session<'a> {
         let mut signals = signals();
         let socket_only = self.spec.sandbox.isolation == Isolation::Socket;
         let mut log_len = self.log_len.clone();
+        let mut opened = Box::pin(open_port(&host));
         loop {
             let news = tokio::select! {
                 started = &mut starting, if running.is_none() => News::Started(started),
@@ -366,7 +367,7 @@ impl<'a> Session<'a> {
                 Some(stop) = self.stops.recv() => News::Stop(stop),
                 Some(()) = signals.recv() => News::Signal,
                 Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
-                open = open_port(&host), if socket_only && running.is_some() => News::OpenPort(open),
+                open = &mut opened, if socket_only && running.is_some() => News::OpenPort(open),
             };
             match news {
                 News::Started(Ok(app)) => {
@@ -469,7 +470,8 @@ impl<'a> Session<'a> {
 
     /// The best reason there is: the keeper knows more of a sandbox's end than the link to it does.
     async fn reason(&self, error: HostError) -> End {
-        if matches!(error, HostError::Sandbox(_)) {
+        let unexplained = matches!(*self.host.link().health().borrow(), Health::Closed(_) | Health::Starting);
+        if unexplained && matches!(error, HostError::Sandbox(_)) {
             let mut buffer = vec![0; message::MAX_LEN];
             let told = timeout(Duration::from_secs(1), self.keeper.receive::<Ended>(&mut buffer)).await;
             if let Ok(Ok(Some((Ended { why }, _)))) = told {
