@@ -147,17 +147,13 @@ pub fn load_or_create(dir: &Path, names: &[String]) -> Result<Certificate, Certi
     if let Some(found) = usable(&path, &wanted) {
         return Ok(found);
     }
-    let text = make(&with_old_names(&path, wanted.clone()))?;
+    let text = make(&with_old_names(&path, &wanted))?;
     let temporary = dir.join(format!(".{FILE}.{}", uuid::Uuid::new_v4()));
-    let written = write(&temporary, &text).and_then(|()| {
-        if path.exists() {
-            return fs::rename(&temporary, &path);
-        }
-        match fs::hard_link(&temporary, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(_) => fs::rename(&temporary, &path),
-            Ok(()) => Ok(()),
-        }
+    let written = write(&temporary, &text).and_then(|()| match fs::hard_link(&temporary, &path) {
+        Ok(()) => Ok(()),
+        // Somebody was faster; or what is there is no good, and gives way.
+        Err(_) if usable(&path, &wanted).is_some() => Ok(()),
+        Err(_) => fs::rename(&temporary, &path),
     });
     // Gone already where it was renamed.
     let _ = fs::remove_file(&temporary);
@@ -245,7 +241,8 @@ fn make(names: &[String]) -> Result<String, CertificateError> {
 const NAMES: &str = "Names: ";
 
 /// `names` and those that the file in `path` has, so that two sessions with names of their own do not renew it in turn.
-fn with_old_names(path: &Path, mut names: Vec<String>) -> Vec<String> {
+fn with_old_names(path: &Path, names: &[String]) -> Vec<String> {
+    let mut names = names.to_vec();
     let text = fs::read_to_string(path).unwrap_or_default();
     let old = text.lines().find_map(|line| line.strip_prefix(NAMES)).unwrap_or_default();
     names.extend(old.split(' ').filter(|name| ServerName::try_from(*name).is_ok()).map(str::to_owned));
@@ -261,4 +258,124 @@ fn date(days: i64) -> (i32, u8, u8) {
     let date = today.saturating_add(jiff::Span::new().days(days));
     let part = |number: i8| u8::try_from(number).unwrap_or(1);
     (i32::from(date.year()), part(date.month()), part(date.day()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("shlogin-certificate-{name}-{}", uuid::Uuid::new_v4()))
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn der(dir: &Path) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(dir.join(FILE)).unwrap()
+    }
+
+    #[test]
+    fn is_made_once_for_all_names_and_kept_private() {
+        let dir = folder("once");
+        let wanted = names(&["node", "node.example.org", "10.0.0.1", "2001:db8::1", "not a name"]);
+        let first = load_or_create(&dir, &wanted).unwrap();
+        let second = load_or_create(&dir, &names(&["node"])).unwrap();
+        assert_eq!(first.fingerprint(), second.fingerprint());
+        assert_eq!(first.fingerprint().len(), 32 * 3 - 1);
+        assert_eq!((mode(&dir), mode(&dir.join(FILE))), (0o700, 0o600));
+        let now = UnixTime::now();
+        for name in ["node", "node.example.org", "10.0.0.1", "2001:db8::1", "localhost", "127.0.0.1", "::1"] {
+            assert!(covers(&der(&dir), name, now), "{name}");
+        }
+        assert!(!covers(&der(&dir), "other", now));
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "nothing temporary stays: {left:?}");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn lives_no_longer_than_browsers_allow() {
+        let dir = folder("long");
+        load_or_create(&dir, &[]).unwrap();
+        let at = |days: u64| {
+            UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+                UnixTime::now().as_secs() + days * 86_400,
+            ))
+        };
+        assert!(covers(&der(&dir), "localhost", at(393)));
+        assert!(!covers(&der(&dir), "localhost", at(397)));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn is_renewed_for_a_new_name_and_keeps_the_old_ones() {
+        let dir = folder("renew");
+        let first = load_or_create(&dir, &names(&["one"])).unwrap();
+        let second = load_or_create(&dir, &names(&["two"])).unwrap();
+        assert_ne!(first.fingerprint(), second.fingerprint());
+        let third = load_or_create(&dir, &names(&["one"])).unwrap();
+        assert_eq!(second.fingerprint(), third.fingerprint());
+        fs::write(dir.join(FILE), "no certificate").unwrap();
+        load_or_create(&dir, &names(&["one"])).unwrap();
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn all_who_race_for_it_get_the_same_one() {
+        let dir = folder("race");
+        let racers: Vec<_> = (0..8)
+            .map(|_| {
+                let dir = dir.clone();
+                std::thread::spawn(move || {
+                    load_or_create(&dir, &names(&["node"])).unwrap().fingerprint().to_owned()
+                })
+            })
+            .collect();
+        let mut prints: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
+        prints.dedup();
+        assert_eq!(prints.len(), 1, "{prints:?}");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn no_key_goes_into_a_folder_that_others_can_open() {
+        let dir = folder("open");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(load_or_create(&dir, &[]), Err(CertificateError::Folder { .. })));
+        assert!(!dir.join(FILE).exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let (dir, target) = (folder("link"), folder("target"));
+        private_folder(&dir).unwrap();
+        std::os::unix::fs::symlink(&target, dir.join(FILE)).unwrap();
+        load_or_create(&dir, &[]).unwrap();
+        assert!(!target.exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn an_administrators_files_are_named_when_they_do_not_do() {
+        let dir = folder("files");
+        private_folder(&dir).unwrap();
+        let text = make(&names(&["node"])).unwrap();
+        let (chain, empty) = (dir.join("chain.pem"), dir.join("empty.pem"));
+        fs::write(&chain, text).unwrap();
+        fs::write(&empty, "").unwrap();
+        assert!(from_files(&chain, &chain).is_ok());
+        let error = from_files(&empty, &chain).err().unwrap().to_string();
+        assert!(error.contains("empty.pem"), "{error}");
+        assert!(from_files(&chain, &empty).is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

@@ -9,6 +9,8 @@ mod follow;
 mod origin;
 mod pages;
 mod query;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::{
