@@ -6,6 +6,7 @@
 
 use std::{
     ffi::OsStr,
+    fmt,
     fs::File,
     io::{self, ErrorKind, Read, Write},
     os::{
@@ -24,11 +25,10 @@ use nix::{
 
 use super::host::node_name;
 
-/// Why a folder can't be used.
-#[derive(Debug, thiserror::Error)]
+/// Why a folder can't be used. Prints as the reason and the remedy.
+#[derive(Debug)]
 pub enum FolderError {
     /// It is a link, a FIFO, a file: something that somebody may have put in the folder's place.
-    #[error("{} is {what}, not a folder; remedy: rm {}", path.display(), path.display())]
     NotAFolder {
         /// Where it is.
         path: PathBuf,
@@ -36,7 +36,6 @@ pub enum FolderError {
         what: &'static str,
     },
     /// It belongs to somebody else.
-    #[error("{} belongs to user {owner}, not to {user}: somebody else made it; ask them or root to remove it", path.display())]
     Foreign {
         /// Where it is.
         path: PathBuf,
@@ -46,7 +45,6 @@ pub enum FolderError {
         user: Uid,
     },
     /// Others can read it, write in it or pass through it.
-    #[error("{} is open to others (mode {mode:04o}); remedy: chmod 0700 {}", path.display(), path.display())]
     OpenToOthers {
         /// Where it is.
         path: PathBuf,
@@ -54,7 +52,6 @@ pub enum FolderError {
         mode: u32,
     },
     /// The kernel says no.
-    #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -64,13 +61,54 @@ pub enum FolderError {
         source: io::Error,
     },
     /// Neither `$HOME` nor the user database gives a home.
-    #[error("user {0} has no home: set HOME")]
     NoHome(Uid),
 }
 
 impl FolderError {
     fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
+    /// What is wrong.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NotAFolder { path, what } => format!("{} is {what}, not a folder", path.display()),
+            Self::Foreign { path, owner, user } => {
+                format!("{} belongs to user {owner}, not to {user}: somebody else made it", path.display())
+            }
+            Self::OpenToOthers { path, mode } => {
+                format!("{} is open to others (mode {mode:04o})", path.display())
+            }
+            Self::Io { action, path, source } => format!("cannot {action} {}: {source}", path.display()),
+            Self::NoHome(user) => format!("user {user} has no home"),
+        }
+    }
+
+    /// The command that mends it, where there is one.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::NotAFolder { path, .. } => Some(format!("rm {}", path.display())),
+            Self::Foreign { path, .. } => Some(format!("as root: rm -r {}", path.display())),
+            Self::OpenToOthers { path, .. } => Some(format!("chmod 0700 {}", path.display())),
+            Self::NoHome(_) => Some("export HOME=/a/folder/of/yours".to_owned()),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason())?;
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; remedy: {remedy}"))
+    }
+}
+
+impl std::error::Error for FolderError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ fn runtime() -> Finding {
     let what = "runtime folder";
     let path = runtime_path();
     if let Err(e) = runtime_folder() {
-        return Finding::blocked(what, e.to_string(), remedy(&e));
+        return refused(what, &e);
     }
     let shown = path.display().to_string();
     if path.as_os_str().len() > LONGEST_RUNTIME_PATH {
@@ -49,15 +49,9 @@ fn runtime() -> Finding {
     }
 }
 
-/// What mends it; the message of the error says the same in its own words.
-fn remedy(error: &FolderError) -> String {
-    match error {
-        FolderError::NotAFolder { path, .. } => format!("rm {}", path.display()),
-        FolderError::Foreign { path, .. } => format!("as root: rm -r {}", path.display()),
-        FolderError::OpenToOthers { path, .. } => format!("chmod 0700 {}", path.display()),
-        FolderError::Io { path, .. } => format!("see `ls -ld {}`", path.display()),
-        FolderError::NoHome(_) => "export HOME=/a/folder/of/yours".to_owned(),
-    }
+fn refused(what: &'static str, error: &FolderError) -> Finding {
+    let look = "ls -ld on each folder of that path".to_owned();
+    Finding::blocked(what, error.reason(), error.remedy().unwrap_or(look))
 }
 
 /// Looks without making: the folder comes with the first session.
@@ -68,7 +62,7 @@ fn records() -> Finding {
     };
     for folder in [path.parent().unwrap_or(&path), &path] {
         if let Err(e) = paths::PrivateFolder::existing(folder) {
-            return Finding::blocked(what, e.to_string(), remedy(&e));
+            return refused(what, &e);
         }
     }
     let existing = nearest_existing(&path);
@@ -159,12 +153,5 @@ mod tests {
         if statfs(shm).is_ok_and(|stat| stat.filesystem_type() == statfs::TMPFS_MAGIC) {
             assert!(scratch(shm).detail.contains("in memory"));
         }
-    }
-
-    #[test]
-    fn each_refused_folder_has_its_remedy() {
-        let path = PathBuf::from("/tmp/x");
-        let error = FolderError::OpenToOthers { path, mode: 0o755 };
-        assert_eq!(remedy(&error), "chmod 0700 /tmp/x");
     }
 }

@@ -175,13 +175,17 @@ fn forbids_user_namespaces(text: &str) -> bool {
         .any(|(k, v)| k.trim() == "allow user ns" && v.trim() == "no")
 }
 
+/// Red Hat's family has it in EPEL, Ubuntu in Apptainer's own archive; Debian 12 has no package of it.
 fn how_to_get(machine: &Machine) -> String {
-    match machine.install("apptainer", "epel:apptainer") {
-        // Debian 12 and Ubuntu have no package of it.
-        command if command.starts_with("apt-get") => {
-            "install the .deb of https://github.com/apptainer/apptainer/releases (apptainer_VERSION_amd64.deb)".to_owned()
-        }
-        command => command,
+    let command = machine.install("apptainer", "epel:apptainer");
+    let is_ubuntu =
+        machine.text("etc/os-release").is_some_and(|text| text.lines().any(|line| line == "ID=ubuntu"));
+    if is_ubuntu {
+        format!("add-apt-repository -y ppa:apptainer/ppa && {command}")
+    } else if command.starts_with("apt-get") {
+        "apt-get install -y ./apptainer_*.deb, with the file of https://github.com/apptainer/apptainer/releases".to_owned()
+    } else {
+        command
     }
 }
 

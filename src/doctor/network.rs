@@ -64,15 +64,18 @@ impl Running {
                 Finding::ok("outbound network", format!("{name} {version}, {}", path.display()))
             }
             None => {
-                let package = match wanted {
-                    OutboundHelper::Slirp4netns => "slirp4netns",
-                    OutboundHelper::Auto | OutboundHelper::Pasta => "passt",
+                let (names, install) = match wanted {
+                    OutboundHelper::Pasta => ("no pasta", machine.install("passt", "passt")),
+                    OutboundHelper::Slirp4netns => {
+                        ("no slirp4netns", machine.install("slirp4netns", "slirp4netns"))
+                    }
+                    OutboundHelper::Auto => {
+                        let newer = machine.install("passt", "passt");
+                        ("neither pasta nor slirp4netns", format!("{newer} (older releases: slirp4netns)"))
+                    }
                 };
-                let name =
-                    if wanted == OutboundHelper::Auto { "neither pasta nor slirp4netns" } else { package };
-                let remedy =
-                    format!("{}, or shlogin start --network isolated", machine.install(package, package));
-                needed(is_needed, "outbound network", format!("{name} found"), remedy)
+                let remedy = format!("{install}, or shlogin start --network isolated");
+                needed(is_needed, "outbound network", format!("{names} found"), remedy)
             }
         });
         findings.push(match File::options().read(true).write(true).open("/dev/net/tun") {
