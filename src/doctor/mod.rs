@@ -23,9 +23,6 @@ use machine::Machine;
 
 pub use probe::probe_namespaces;
 
-/// The word in `argv[1]` that makes a process of this program run [`probe_namespaces`].
-pub const PROBE_ROLE: &str = "@probe-namespaces";
-
 /// What a thing is good for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]

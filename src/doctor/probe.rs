@@ -20,7 +20,8 @@ use nix::{
     unistd::{getegid, geteuid},
 };
 
-use super::{PROBE_ROLE, run::Asked};
+use super::run::Asked;
+use crate::sys::spawn::role::PROBE;
 
 /// The word that makes the probe the first process of its namespaces.
 const AS_PID_1: &str = "pid1";
@@ -44,7 +45,7 @@ pub(super) struct Running(Option<Asked>);
 
 impl Running {
     pub(super) fn start() -> Self {
-        Self(Asked::start(Path::new("/proc/self/exe"), &[PROBE_ROLE]))
+        Self(Asked::start(Path::new("/proc/self/exe"), &[PROBE]))
     }
 
     pub(super) fn outcome(self) -> Outcome {
@@ -55,7 +56,7 @@ impl Running {
     }
 }
 
-/// The role [`PROBE_ROLE`]: tries the namespaces in this process, which has no other use, and prints what happened. Call it
+/// The role [`PROBE`]: tries the namespaces in this process, which has no other use, and prints what happened. Call it
 /// before any thread exists.
 pub fn probe_namespaces() -> ExitCode {
     let works = if std::env::args().nth(2).is_some_and(|word| word == AS_PID_1) {
@@ -88,7 +89,7 @@ fn run_as_pid_1() -> bool {
     if keep(CapSet::Inheritable).and_then(|()| keep(CapSet::Ambient)).is_err() {
         return said("proc", Err(Errno::EPERM));
     }
-    match Command::new("/proc/self/exe").args([PROBE_ROLE, AS_PID_1]).status() {
+    match Command::new("/proc/self/exe").args([PROBE, AS_PID_1]).status() {
         Ok(status) => status.success(),
         Err(e) => said("proc", Err(errno(&e))),
     }
