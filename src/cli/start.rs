@@ -107,7 +107,7 @@ impl Follower<'_> {
                 News::Said(said) => said,
             };
             match news {
-                Some(ToLauncher::Progress(text)) => self.output.note(text),
+                Some(ToLauncher::Detached) => {}
                 Some(ToLauncher::Log(len)) => {
                     if let (true, Some(record)) = (self.foreground, &ready) {
                         shown.up_to(record, len);
@@ -116,7 +116,7 @@ impl Follower<'_> {
                 Some(ToLauncher::Ready { record, url }) => {
                     self.greet(&record, &url);
                     if !self.foreground {
-                        self.launched.tell(&FromLauncher::Detach);
+                        self.launched.detach()?;
                         return Ok(ExitCode::SUCCESS);
                     }
                     shown.up_to(&record, u64::MAX);

@@ -101,6 +101,20 @@ impl Launched {
         let _ = protocol::send(self.channel.as_fd(), what, &[]);
     }
 
+    /// Lets it go on by itself. Returns when it has heard so, or has ended.
+    ///
+    /// # Errors
+    /// As [`LaunchError`].
+    pub fn detach(self) -> Result<(), LaunchError> {
+        self.tell(&FromLauncher::Detach);
+        while let Some(said) = self.hear()? {
+            if matches!(said, ToLauncher::Detached | ToLauncher::Ended { .. }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for its process to end, after it said that it has.
     pub fn wait(mut self) {
         let _ = self.supervisor.wait();

@@ -45,8 +45,6 @@ mod requests;
 /// From the supervisor to the process that launched it.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub enum ToLauncher {
-    /// What is being done.
-    Progress(String),
     /// The app answers.
     Ready {
         /// The session as it is now.
@@ -56,6 +54,9 @@ pub enum ToLauncher {
     },
     /// The log is this long, in bytes.
     Log(u64),
+    /// The launching process may go: the session no longer heeds it. (A socket that closes with messages unread is an
+    /// error at its other end, so it has to read to this one.)
+    Detached,
     /// The session is no more.
     Ended {
         /// Why.
@@ -388,7 +389,10 @@ impl<'a> Session<'a> {
                 News::App(None) => return self.reason(host.broken().await).await,
                 News::Broken(why) => return self.reason(HostError::Sandbox(why)).await,
                 News::Keeper(why) => return demise(why),
-                News::Launcher(Some(FromLauncher::Detach)) => self.attached = false,
+                News::Launcher(Some(FromLauncher::Detach)) => {
+                    self.attached = false;
+                    self.tell(&ToLauncher::Detached).await;
+                }
                 News::Launcher(Some(FromLauncher::Stop)) | News::Signal => {
                     return self.stop(running, &mut exit, self.spec.stop_grace).await;
                 }
