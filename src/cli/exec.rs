@@ -55,6 +55,10 @@ fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Fa
     let done = if on_terminal { with_terminal(&client, &spec) } else { with_streams(&client, &spec) };
     match done.map_err(Failure::io(format!("lost the command in {}", record.name)))? {
         Some(Answer::Exited { exit }) => Ok(exit.code().into()),
+        Some(Answer::NotRun { why, status }) => {
+            output.note(format_args!("shlogin: {why}"));
+            Ok(status.into())
+        }
         Some(Answer::Failed { why }) => Err(Failure::Session(why)),
         _ => {
             output.note(format_args!("shlogin: session {} has ended", record.name));

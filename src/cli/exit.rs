@@ -85,7 +85,7 @@ impl Failure {
             Self::NoHelper(_) => code::FORBIDDEN,
             Self::Image(_) | Self::Runtime(_) => code::IMAGE,
             Self::NotStarted { end, .. } => match end {
-                End::App(_) => code::APP_ENDED,
+                End::App(_) | End::NotRun(_) => code::APP_ENDED,
                 End::Timeout { .. } => code::TIMEOUT,
                 End::Forbidden(_) | End::OpenPort(_) => code::FORBIDDEN,
                 End::Image(_) => code::IMAGE,

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    net::IpAddr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -227,6 +228,7 @@ pub(super) fn spec(
         footprint: taken.footprint,
         cover: runtime,
         keep: keep(args, config, &app),
+        resolvers: if helper.is_some() { loopback_resolvers() } else { Vec::new() },
         helper,
     };
     SessionSpec {
@@ -287,6 +289,14 @@ fn keep(args: &StartArgs, config: &Config, app: &AppSpec) -> Vec<PathBuf> {
     real.sort();
     real.dedup();
     real
+}
+
+/// The node's name servers that listen on its own loopback, such as 127.0.0.53. At most three count (`resolv.conf(5)`).
+fn loopback_resolvers() -> Vec<IpAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers =
+        text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+    servers.take(3).filter(IpAddr::is_loopback).collect()
 }
 
 fn login_shell() -> PathBuf {

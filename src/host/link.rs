@@ -3,13 +3,13 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Channel;
+use super::{Channel, names};
 
 use crate::{
     sandbox::protocol::{Endpoint, Event, Request, RequestId, to_file},
@@ -96,16 +96,18 @@ impl Started {
 }
 
 impl Link {
-    /// Takes the socket to init, and serves it on the current runtime until either end is dropped.
+    /// Takes the socket to init, and serves it on the current runtime until either end is dropped. `resolvers` are those of
+    /// the sandbox's description, whose questions are passed on.
     ///
     /// # Errors
     /// Where the socket cannot be registered with the runtime.
-    pub fn open(socket: OwnedFd) -> io::Result<Self> {
+    pub fn open(socket: OwnedFd, resolvers: Vec<IpAddr>) -> io::Result<Self> {
         let socket = Channel::new(socket)?;
         let (orders, inbox) = mpsc::channel(64);
         let (health_sender, health) = watch::channel(Health::Starting);
         let task = Task {
             socket,
+            resolvers,
             health: health_sender,
             next: 1,
             starting: HashMap::new(),
@@ -177,6 +179,7 @@ impl Link {
 
 struct Task {
     socket: Channel,
+    resolvers: Vec<IpAddr>,
     health: watch::Sender<Health>,
     next: RequestId,
     starting: HashMap<RequestId, (oneshot::Sender<io::Result<RequestId>>, oneshot::Sender<Exit>)>,
@@ -249,6 +252,10 @@ impl Task {
     /// Takes one event in. `None` where it answers nothing that was asked, or carries what it should not.
     /// A requester that no longer listens is no fault of init's.
     fn take(&mut self, event: Event, mut fds: Vec<OwnedFd>) -> Option<()> {
+        if matches!(event, Event::Ready) {
+            let questions = std::mem::take(&mut self.resolvers);
+            names::relay(&questions, std::mem::take(&mut fds)).ok()?;
+        }
         let socket = fds.pop();
         let carries = matches!(event, Event::Connected { .. });
         if carries != socket.is_some() || !fds.is_empty() {

@@ -6,6 +6,7 @@ mod channel;
 mod image;
 mod link;
 mod local;
+mod names;
 mod port;
 mod runtime;
 

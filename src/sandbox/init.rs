@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod dial;
+mod names;
 
 /// The role `@init`. Descriptors: 3 the supervisor, 4 the keeper, 5 the [`SandboxSpec`] as a file.
 pub fn run() -> ExitCode {
@@ -61,13 +62,15 @@ pub fn run() -> ExitCode {
     }
     let settled = settle(&spec, &keeper);
     let told = match &settled {
-        Ok(()) => Event::Ready,
+        Ok(_) => Event::Ready,
         Err((what, error)) => Event::Failed { what: what.clone(), errno: errno(error) },
     };
-    if protocol::send(supervisor.as_fd(), &told, &[]).is_err() || settled.is_err() {
+    let name_service = settled.as_deref().unwrap_or_default();
+    let sockets: Vec<_> = name_service.iter().map(AsFd::as_fd).collect();
+    if protocol::send(supervisor.as_fd(), &told, &sockets).is_err() || settled.is_err() {
         return ExitCode::FAILURE;
     }
-    drop(keeper);
+    drop((keeper, settled));
     let served = Server::new(supervisor, spec.isolation).and_then(Server::serve);
     if spec.isolation == Isolation::Socket {
         keeper::end_descendants();
@@ -101,8 +104,8 @@ fn enter(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Fork, ()> {
     Ok(fork)
 }
 
-/// As PID 1: mounts, then waits for the network, then gives up every right.
-fn settle(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<(), mounts::Failure> {
+/// As PID 1: mounts, then waits for the network, then gives up every right. Returns the sockets for the name service.
+fn settle(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Vec<OwnedFd>, mounts::Failure> {
     let because = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| (what, error)
@@ -117,7 +120,14 @@ fn settle(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<(), mounts::Failure> {
         Some(_) => {}
         None => return Err(because("waiting for the network")(io::ErrorKind::UnexpectedEof.into())),
     }
-    drop_rights().map_err(because("dropping capabilities"))
+    let name_service = match spec.isolation {
+        Isolation::Namespace => {
+            names::sockets(&spec.resolvers).map_err(because("listening for the name service"))?
+        }
+        Isolation::Socket => Vec::new(),
+    };
+    drop_rights().map_err(because("dropping capabilities"))?;
+    Ok(name_service)
 }
 
 /// No capability in any set, none to be regained by running a program, and no look into our memory for the app.

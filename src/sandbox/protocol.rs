@@ -76,7 +76,8 @@ pub enum Request {
 /// From init to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// The sandbox stands, and nothing runs in it yet.
+    /// The sandbox stands, and nothing runs in it yet. Descriptors: a UDP and a TCP socket for each of
+    /// [`super::SandboxSpec::resolvers`], in this order.
     Ready,
     /// It could not be made.
     Failed {

@@ -1,6 +1,6 @@
 //! What a sandbox is to be: all that keeper and init are told, and nothing secret.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub struct SandboxSpec {
     pub cover: PathBuf,
     /// Paths that must stay visible inside although they lie below a private `/tmp`: image, binds, home, working folder.
     pub keep: Vec<PathBuf>,
+    /// Name servers of the node that listen on its loopback, which is out of reach inside: init listens at the same
+    /// addresses there, for the supervisor to pass the questions on.
+    pub resolvers: Vec<IpAddr>,
     /// The program that gives [`Network::Outbound`].
     pub helper: Option<NetworkHelper>,
 }

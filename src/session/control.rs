@@ -80,6 +80,13 @@ pub enum Answer {
         /// How.
         exit: Exit,
     },
+    /// The command could not be run.
+    NotRun {
+        /// Why, for the owner.
+        why: String,
+        /// As a shell has it: 127 where there is no such program, 126 where it cannot be run.
+        status: u8,
+    },
     /// It cannot be done.
     Failed {
         /// Why, for the owner.

@@ -100,6 +100,8 @@ pub enum End {
     Image(String),
     /// The app does not keep to its unix socket.
     OpenPort(String),
+    /// Its app could not be run at all.
+    NotRun(String),
     /// Anything else.
     Broken(String),
 }
@@ -120,9 +122,11 @@ impl std::fmt::Display for End {
                     listening.join(", ")
                 )
             }
-            Self::Forbidden(why) | Self::Image(why) | Self::OpenPort(why) | Self::Broken(why) => {
-                f.write_str(why)
-            }
+            Self::Forbidden(why)
+            | Self::Image(why)
+            | Self::OpenPort(why)
+            | Self::NotRun(why)
+            | Self::Broken(why) => f.write_str(why),
         }
     }
 }
@@ -299,7 +303,7 @@ impl<'a> Session<'a> {
         let io = |record: &Record, error: io::Error| broken(record, error.to_string());
         let launcher = launcher.try_clone().and_then(Channel::new).map_err(|error| io(&record, error))?;
         let keeper = Channel::new(to_keeper).map_err(|error| io(&record, error))?;
-        let link = Link::open(to_init).map_err(|error| io(&record, error))?;
+        let link = Link::open(to_init, spec.sandbox.resolvers.clone()).map_err(|error| io(&record, error))?;
         let (endpoint, endpoint_seen) = watch::channel(None);
         let dialer = Dialer::new(link.clone(), endpoint_seen);
         let door = door::Door::open(&spec, &mut record, listener, dialer, log_len.clone())
@@ -487,9 +491,7 @@ impl<'a> Session<'a> {
             HostError::Image(error) => End::Image(error.to_string()),
             error @ HostError::Room { .. } => End::Image(error.to_string()),
             HostError::Spawn { program, source } if self.is_the_app(&program) => {
-                // As a shell reports it: 127 not found, 126 not to be run.
-                tracing::warn!(program, %source, "the app could not be started");
-                End::Broken(format!("cannot run {program}: {source}"))
+                End::NotRun(format!("cannot run {program}: {source}"))
             }
             error => End::Broken(error.to_string()),
         }

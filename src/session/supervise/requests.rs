@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{Stop, door::DoorHandle};
 use crate::{
-    host::{Channel, LocalHost},
+    host::{Channel, HostError, LocalHost},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
     sys::{message, readiness, spawn::Streams},
@@ -100,7 +100,7 @@ impl Requests {
         };
         let started = match self.host.exec(spec.words, &spec.env, self.login_shell.clone(), streams).await {
             Ok(started) => started,
-            Err(error) => return client.send(&Answer::Failed { why: error.to_string() }, &[]).await,
+            Err(error) => return client.send(&refusal(&error), &[]).await,
         };
         client.send(&Answer::Started, &[]).await?;
         let id = started.id();
@@ -123,5 +123,16 @@ impl Requests {
             self.host.signal(id, Signal::SIGKILL).await.map_err(gone)?;
         }
         Ok(())
+    }
+}
+
+fn refusal(error: &HostError) -> Answer {
+    let why = error.to_string();
+    match error {
+        HostError::Spawn { source, .. } => {
+            let status = if source.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+            Answer::NotRun { why, status }
+        }
+        _ => Answer::Failed { why },
     }
 }
