@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     BadEncoding,
     #[error("the Content-Length is not valid")]
     BadLength,
+    #[error("a line of the head is not valid")]
+    BadLine,
     #[error("there are both Content-Length and Transfer-Encoding")]
     LengthAndEncoding,
     #[error("the expectation cannot be met")]

@@ -23,6 +23,7 @@ use crate::{
     io::{ClientIo, Socket},
     proxy::{Shared, Slot},
     service::{Run, Service},
+    wire::Wire,
 };
 
 /// Serves one connection to its end.
@@ -42,8 +43,16 @@ pub(crate) async fn serve<A: Admit>(
             None => return,
         },
     };
-    let service =
-        Service { shared, peer, scheme, begun: AtomicUsize::new(0), open: Arc::default(), run, _slot: slot };
+    let service = Service {
+        shared,
+        peer,
+        scheme,
+        begun: AtomicUsize::new(0),
+        open: Arc::default(),
+        note: Arc::default(),
+        run,
+        _slot: slot,
+    };
     let service = Arc::new(service);
     if io.speaks_http2() {
         http2(io, &service, &limits).await;
@@ -77,6 +86,7 @@ async fn handshake(
 
 async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {
     let answering = Arc::clone(service);
+    let wire = Wire::new(io, Arc::clone(&service.note));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -84,7 +94,10 @@ async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
         .max_headers(limits.fields)
         .max_buf_size(limits.buffer.max(8192))
         .half_close(false)
-        .serve_connection(TokioIo::new(io), service_fn(move |request| Arc::clone(&answering).answer(request)))
+        .serve_connection(
+            TokioIo::new(wire),
+            service_fn(move |request| Arc::clone(&answering).answer(request)),
+        )
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

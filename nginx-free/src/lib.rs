@@ -20,6 +20,7 @@ mod serve;
 mod service;
 mod upstream;
 mod websocket;
+mod wire;
 
 pub use admit::{Admission, Admit, FailedRequest, Failure, Gate, Head, Hooks, Kind, Verdict};
 pub use body::{Body, BodyError};

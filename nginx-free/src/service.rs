@@ -22,6 +22,7 @@ use crate::{
     log::{Entry, Open},
     proxy::{Shared, Slot},
     websocket,
+    wire::Note,
 };
 
 /// One client connection's share in the proxy.
@@ -34,6 +35,8 @@ pub(crate) struct Service<A> {
     /// Those of them whose answer has not ended.
     pub(crate) open: Arc<AtomicUsize>,
     pub(crate) run: Run,
+    /// What the client was found to do on the wire.
+    pub(crate) note: Note,
     pub(crate) _slot: Slot<A>,
 }
 
@@ -101,9 +104,15 @@ impl<A: Admit> Service<A> {
 
     async fn carry_out(&self, request: Request<Incoming>, entry: &mut Entry) -> Outcome {
         let (mut parts, body) = request.into_parts();
-        let asks_upgrade = parts.headers.contains_key(header::UPGRADE);
+        // What follows such a request on its connection may be meant for others than us (see `wire`).
+        let is_last = parts.headers.contains_key(header::UPGRADE)
+            || parts.headers.contains_key(header::TRANSFER_ENCODING);
         let segments = self.shared.limits.routed_segments;
-        let checked = match check::check(&parts, self.scheme, segments) {
+        let checked = match self.note.get() {
+            Some(refusal) => Err(*refusal),
+            None => check::check(&parts, self.scheme, segments),
+        };
+        let checked = match checked {
             Ok(checked) => checked,
             Err(refusal) => return Outcome::Answer(last(plain(refusal.status(), &refusal.to_string()))),
         };
@@ -122,14 +131,13 @@ impl<A: Admit> Service<A> {
         };
         let admission = match self.shared.admit.admit(&head, Gate::of(&mark)).await {
             Verdict::Forward(admission) => admission,
-            Verdict::Answer(answer) if asks_upgrade => return Outcome::Answer(last(answer)),
+            Verdict::Answer(answer) if is_last => return Outcome::Answer(last(answer)),
             Verdict::Answer(answer) => return Outcome::Answer(answer),
         };
 
         let wants_page = checked.kind == Kind::Plain
             && parts.headers.get(header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/html"));
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let had_encoding = parts.headers.contains_key(header::TRANSFER_ENCODING);
         let origin = Origin { peer: &self.peer, host, scheme: self.scheme };
         fields::to_app(&mut parts.headers, &checked.named, origin);
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
@@ -144,7 +152,7 @@ impl<A: Admit> Service<A> {
                 let request = forward::request(parts.method, parts.uri, parts.headers, body);
                 let sent = forward::forward(&admission.upstream, admission.hooks.as_deref(), request).await;
                 let answer = sent.unwrap_or_else(|failure| failed(&admission, failure, wants_page));
-                Outcome::Answer(if had_encoding { last(answer) } else { answer })
+                Outcome::Answer(if is_last { last(answer) } else { answer })
             }
         }
     }

@@ -1,0 +1,288 @@
+//! Looks at the raw heads of HTTP/1.1 requests on their way to hyper, for hyper hides from a service what it repairs:
+//!
+//! | on the wire | what hyper 1.12 makes of it | here |
+//! |---|---|---|
+//! | `Content-Length` beside `Transfer-Encoding` | drops the length, takes the chunks, closes afterwards | 400 |
+//! | two equal `Content-Length` fields | shows one | 400 |
+//! | lines that end in a bare LF | takes them for line ends | 400 |
+//! | a `#fragment` in the request target | cuts it off | 400 |
+//!
+//! Each is allowed by RFC 9112 to a server, and each is where two servers in a row may disagree. Nothing is held back
+//! or changed: what is found is noted before hyper can see the bytes, and the service that hyper then calls finds the note.
+//!
+//! To know where the next head begins, bodies with a length are counted. Chunks are not: after a chunked request, or one that asks for an upgrade, the
+//! service makes its answer the last one on the connection, and the rest passes unseen.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::check::Refusal;
+
+/// The first rule that a connection broke.
+pub(crate) type Note = Arc<OnceLock<Refusal>>;
+
+/// A client's connection, looked at.
+pub(crate) struct Wire<S> {
+    stream: S,
+    scanner: Scanner,
+    note: Note,
+}
+
+impl<S> Wire<S> {
+    pub(crate) fn new(stream: S, note: Note) -> Self {
+        Self { stream, scanner: Scanner::default(), note }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
+        if let Err(refusal) = me.scanner.scan(&buf.filled()[before..]) {
+            // Only the first counts.
+            let _ = me.note.set(refusal);
+            me.scanner.place = Place::Unseen;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Reads heads, line by line, in whatever pieces they come.
+#[derive(Default)]
+struct Scanner {
+    place: Place,
+    line: Line,
+    head: HeadSoFar,
+}
+
+#[derive(Default, PartialEq, Eq, Debug)]
+enum Place {
+    /// Before or in the request line.
+    #[default]
+    Request,
+    /// After it, in the head.
+    Fields,
+    /// In a body that has so many bytes left.
+    Body(u64),
+    /// Where nothing is looked at any more.
+    Unseen,
+}
+
+/// The beginning of a line: enough for the fields that count. `length` is that of the whole line.
+struct Line {
+    begin: [u8; 48],
+    length: usize,
+    last: u8,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { begin: [0; 48], length: 0, last: 0 }
+    }
+}
+
+#[derive(Default)]
+struct HeadSoFar {
+    content_length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+}
+
+impl Scanner {
+    fn scan(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+        while !bytes.is_empty() {
+            match &mut self.place {
+                Place::Unseen => return Ok(()),
+                Place::Body(left) => {
+                    let now = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left -= now as u64;
+                    bytes = &bytes[now..];
+                    if *left == 0 {
+                        self.place = Place::Request;
+                    }
+                }
+                Place::Request | Place::Fields => {
+                    let end = bytes.iter().position(|byte| *byte == b'\n');
+                    let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+                    bytes = rest;
+                    if self.place == Place::Request && part.contains(&b'#') {
+                        return Err(Refusal::BadTarget);
+                    }
+                    self.line.push(part, end.is_some())?;
+                    if end.is_some() {
+                        self.end_of_line()?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_of_line(&mut self) -> Result<(), Refusal> {
+        let line = std::mem::take(&mut self.line);
+        match (line.length, &self.place) {
+            // RFC 9112 §2.2: an empty line before a request is skipped.
+            (0, Place::Request) => {}
+            (0, _) => self.place = std::mem::take(&mut self.head).end()?,
+            (_, Place::Request) => self.place = Place::Fields,
+            _ => self.head.field(&line)?,
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    /// Takes a part of a line; the last one ends in LF.
+    fn push(&mut self, part: &[u8], is_last: bool) -> Result<(), Refusal> {
+        let content = if is_last { &part[..part.len() - 1] } else { part };
+        if is_last && content.last().copied().unwrap_or(self.last) != b'\r' {
+            return Err(Refusal::BadLine);
+        }
+        if let Some(room) = self.begin.get_mut(self.length..) {
+            let count = room.len().min(content.len());
+            room[..count].copy_from_slice(&content[..count]);
+        }
+        self.length += content.len();
+        self.last = content.last().copied().unwrap_or(self.last);
+        if is_last {
+            // Without its CR.
+            self.length -= 1;
+        }
+        Ok(())
+    }
+
+    /// The name in lower case, and as much of the value as was kept.
+    fn field(&self) -> Option<([u8; 48], usize, &[u8])> {
+        let kept = &self.begin[..self.length.min(self.begin.len())];
+        let colon = kept.iter().position(|byte| *byte == b':')?;
+        let mut name = [0; 48];
+        name[..colon].copy_from_slice(&kept[..colon]);
+        name.make_ascii_lowercase();
+        Some((name, colon, kept[colon + 1..].trim_ascii()))
+    }
+}
+
+impl HeadSoFar {
+    fn field(&mut self, line: &Line) -> Result<(), Refusal> {
+        // A line that goes on with the one before (obs-fold, RFC 9112 §5.2).
+        if matches!(line.begin[0], b' ' | b'\t') {
+            return Err(Refusal::BadLine);
+        }
+        let Some((name, length, value)) = line.field() else { return Ok(()) };
+        match &name[..length] {
+            b"content-length" => {
+                if self.content_length.is_some() || line.length > line.begin.len() {
+                    return Err(Refusal::BadLength);
+                }
+                let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                let number =
+                    std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+                self.content_length = Some(number.ok_or(Refusal::BadLength)?);
+            }
+            b"transfer-encoding" => self.chunked = true,
+            b"upgrade" => self.upgrade = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What follows the head.
+    fn end(self) -> Result<Place, Refusal> {
+        match self.content_length {
+            Some(_) if self.chunked => Err(Refusal::LengthAndEncoding),
+            _ if self.chunked || self.upgrade => Ok(Place::Unseen),
+            Some(length @ 1..) => Ok(Place::Body(length)),
+            _ => Ok(Place::Request),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans the bytes in one piece, in single bytes and in two pieces at each place: all must agree.
+    fn scan(text: &str) -> Result<Place, Refusal> {
+        let run = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+            let mut scanner = Scanner::default();
+            for piece in pieces {
+                scanner.scan(piece)?;
+            }
+            Ok(scanner.place)
+        };
+        let bytes = text.as_bytes();
+        let whole = run(&mut std::iter::once(bytes));
+        assert_eq!(run(&mut bytes.chunks(1)), whole);
+        for at in 0..bytes.len() {
+            assert_eq!(run(&mut [&bytes[..at], &bytes[at..]].into_iter()), whole);
+        }
+        whole
+    }
+
+    #[test]
+    fn knows_where_the_next_head_begins() {
+        assert_eq!(scan("GET / HTTP/1.1\r\nHost: a\r\n"), Ok(Place::Fields));
+        assert_eq!(scan("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Place::Request));
+        assert_eq!(scan("\r\nPOST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab\n"), Ok(Place::Body(2)));
+        assert_eq!(scan("POST / HTTP/1.1\r\ncontent-length:2\r\n\r\n\n\nGET / H"), Ok(Place::Request));
+        assert_eq!(scan("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\n#"), Ok(Place::Unseen));
+        assert_eq!(scan("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\n#"), Ok(Place::Unseen));
+        let long = format!("GET / HTTP/1.1\r\nX-Long: {}\r\n\r\n", "content-length: 5 ".repeat(9));
+        assert_eq!(scan(&long), Ok(Place::Request));
+    }
+
+    #[test]
+    fn notes_what_hyper_would_repair() {
+        let post = |fields: &str| scan(&format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")).map(drop);
+        let (length, chunked) = ("Content-Length: 3", "Transfer-Encoding: chunked");
+        assert_eq!(post(&format!("{length}\r\n{chunked}")), Err(Refusal::LengthAndEncoding));
+        assert_eq!(post(&format!("{chunked}\r\n{length}")), Err(Refusal::LengthAndEncoding));
+        assert_eq!(post(&format!("{length}\r\n{length}")), Err(Refusal::BadLength));
+        for value in ["3, 3", "+3", "-3", "", "0x3", "3 3", "99999999999999999999", "3\u{b}"] {
+            assert_eq!(post(&format!("Content-Length: {value}")), Err(Refusal::BadLength), "{value}");
+        }
+        assert_eq!(post(&format!("Content-Length: {}3", " ".repeat(60))), Err(Refusal::BadLength));
+        assert_eq!(post("A: 1\nB: 2"), Err(Refusal::BadLine));
+        assert_eq!(post("A: 1\r\n folded"), Err(Refusal::BadLine));
+        assert_eq!(scan("GET / HTTP/1.1\nHost: a\r\n\r\n"), Err(Refusal::BadLine));
+        assert_eq!(scan("\n"), Err(Refusal::BadLine));
+        assert_eq!(scan("GET /a#b HTTP/1.1\r\n"), Err(Refusal::BadTarget));
+    }
+}
