@@ -153,25 +153,9 @@ impl Resolved {
         lines.iter().map(line).collect()
     }
 
-    /// As [`Resolved::show`], for programs: `{"gateway.listen": {"value": "all", "origin": "default", "locked": false}, …}`.
-    pub fn to_json(&self) -> serde_json::Value {
-        let entry = |e: &Entry| {
-            let value = serde_json::json!({"value": e.value, "origin": e.origin, "locked": e.locked});
-            (e.key.clone(), value)
-        };
-        serde_json::Value::Object(self.entries.iter().map(entry).collect())
-    }
-
     /// The entry of a key.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
-    }
-}
-
-/// As [`Resolved::to_json`].
-impl Serialize for Resolved {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_json().serialize(serializer)
     }
 }
 
@@ -343,7 +327,12 @@ fn parse(file: &Path, text: &str) -> Result<Partial, ConfigError> {
 
 /// What an error of the TOML parser says, in our words and on one line.
 fn said(error: &toml::de::Error) -> String {
-    error.message().trim_end().replace("unknown field", "unknown key").replace('\n', "; ")
+    error
+        .message()
+        .trim_end()
+        .replace("unknown field", "unknown key")
+        .replace("unknown variant", "unknown value")
+        .replace('\n', "; ")
 }
 
 fn line_at(text: &str, at: usize) -> usize {

@@ -108,6 +108,18 @@ fn the_embedded_default_is_whole_and_what_the_documentation_says() {
 }
 
 #[test]
+fn every_key_has_its_line_in_the_documentation() {
+    let documentation = include_str!("../../docs/config.md");
+    for entry in Site::new().resolved().entries {
+        let variable = format!("SHLOGIN_{}", entry.key.replace('.', "_").to_uppercase());
+        let line = documentation.lines().find(|line| line.starts_with(&format!("| `{}` |", entry.key)));
+        let line = line.unwrap_or_else(|| panic!("{} is missing", entry.key));
+        assert!(line.contains(&format!("`{variable}`")), "{line}");
+        assert!(line.contains(&format!("`{}`", entry.value).replace('"', "")), "{line}");
+    }
+}
+
+#[test]
 fn each_layer_wins_over_those_below_and_is_named() {
     let site = Site::new()
         .site("ready_timeout = '1s'\nstop_grace = '1s'\n[gateway]\nlisten = '10.0.0.1'\nnames = ['a.example', 'b']\n")
@@ -160,7 +172,7 @@ fn variables_are_read_as_the_kind_their_key_has() {
     for (name, value, said) in [
         ("SHLOGIN_PODS_COUNT", "many", "SHLOGIN_PODS_COUNT: \"many\" is not a whole number"),
         ("SHLOGIN_GATEWAY_BIND_COOKIE_TO_ADDRESS", "yes", "neither true nor false"),
-        ("SHLOGIN_NETWORK", "none", "SHLOGIN_NETWORK: unknown variant `none`, expected one of"),
+        ("SHLOGIN_NETWORK", "none", "SHLOGIN_NETWORK: unknown value `none`, expected one of"),
         ("SHLOGIN_READY_TIMEOUT", "soon", "\"soon\" is not a duration"),
         ("SHLOGIN_PODS_BASE", "70000", "SHLOGIN_PODS_BASE: "),
         ("SHLOGIN_APP_ENV", "['A=1'", "SHLOGIN_APP_ENV: "),
@@ -189,7 +201,7 @@ fn what_is_wrong_in_a_file_is_named_with_file_and_line() {
         ("tmp = 'shared'\nnetwrok = 'isolated'\n", "/user.toml:2: unknown key `netwrok`, expected one of"),
         ("[gateway]\n\nlisen = 'all'\n", "/user.toml:3: unknown key `lisen`"),
         ("[gatway]\n", "/user.toml:1: unknown key `gatway`"),
-        ("network = 'wide'\n", "/user.toml:1: unknown variant `wide`, expected one of `isolated`"),
+        ("network = 'wide'\n", "/user.toml:1: unknown value `wide`, expected one of `isolated`"),
         (
             "\n\n[gateway]\nlisten = 'localhost'\n",
             "/user.toml:4: \"localhost\" is not all, unix or an IP address",
@@ -228,9 +240,11 @@ fn what_the_administrator_locks_no_layer_above_changes_and_the_lock_is_named() {
     let resolved = site.resolve(&network(Network::Isolated)).unwrap();
     assert!(resolved.entry("network").unwrap().locked && !resolved.entry("tmp").unwrap().locked);
     assert!(resolved.show().contains(", locked"));
+    let shown = serde_json::to_value(resolved.entry("network").unwrap()).unwrap();
+    let origin = &site.sources.site;
     assert_eq!(
-        resolved.to_json()["network"],
-        serde_json::json!({"value": "isolated", "origin": site.sources.site, "locked": true})
+        shown,
+        serde_json::json!({"key": "network", "value": "isolated", "origin": origin, "locked": true})
     );
 }
 
