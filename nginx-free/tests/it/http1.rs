@@ -1,5 +1,7 @@
 //! HTTP/1.1 through the proxy.
 
+use tokio::io::AsyncWriteExt;
+
 use crate::support::*;
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -23,4 +25,96 @@ async fn a_request_goes_through_with_our_word_on_the_client() {
     assert_eq!(field(&head, "forwarded"), Some("for=127.0.0.1;host=\"node:1\";proto=http"));
     assert_eq!(field(&head, "cookie"), Some("a=1; b=2"));
     assert!(!head.contains("6.6.6.6") && field(&head, "x-secret").is_none(), "{head}");
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_before_either_has_ended() {
+    let app = app(|_, mut stream| async move {
+        let head = read_head(&mut stream).await?;
+        assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
+        assert_eq!(read_exactly(&mut stream, 8).await, b"3\r\none\r\n");
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await?;
+        assert_eq!(read_exactly(&mut stream, 13).await, b"3\r\ntwo\r\n0\r\n\r\n");
+        stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await
+    })
+    .await;
+    let proxy = proxy(app).await;
+    let mut client = proxy.connect().await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(status(&read_head(&mut client).await.unwrap()), 200);
+    assert_eq!(read_exactly(&mut client, 6).await, b"1\r\na\r\n");
+    client.write_all(b"3\r\ntwo\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n").await.unwrap();
+    assert_eq!(read_all(&mut client).await, "1\r\nb\r\n0\r\n\r\n");
+}
+
+#[tokio::test]
+async fn a_get_with_chunks_keeps_them() {
+    let app = app(|_, mut stream| async move {
+        let head = read_head(&mut stream).await?;
+        assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
+        assert_eq!(read_exactly(&mut stream, 13).await, b"3\r\none\r\n0\r\n\r\n");
+        stream.write_all(HELLO.as_bytes()).await
+    })
+    .await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n";
+    assert_eq!(status(&proxy(app).await.talk(request).await), 200);
+}
+
+#[tokio::test]
+async fn a_client_is_told_to_continue_when_its_body_is_wanted() {
+    let app = app(|_, mut stream| async move {
+        let head = read_head(&mut stream).await?;
+        assert_eq!(field(&head, "expect"), None);
+        assert_eq!(read_exactly(&mut stream, 3).await, b"abc");
+        stream.write_all(HELLO.as_bytes()).await
+    })
+    .await;
+    let proxy = proxy(app).await;
+    let mut client = proxy.connect().await;
+    let head =
+        "PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut client).await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"abc").await.unwrap();
+    assert_eq!(status(&read_all(&mut client).await), 200);
+}
+
+#[tokio::test]
+async fn answers_without_a_body_have_none() {
+    for (method, answer) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"),
+    ] {
+        let (app, _heads) = canned(answer).await;
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let got = proxy(app).await.talk(&request).await;
+        assert!(got.ends_with("\r\n\r\n") && got.matches("\r\n\r\n").count() == 1, "{got}");
+        assert_eq!(field(&got, "content-length"), field(answer, "content-length"), "{got}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_of_one_connection_does_not_reach_the_client() {
+    let (app, _heads) = canned(
+        "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
+         Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nX-End: 1\r\n\r\n",
+    )
+    .await;
+    let got = proxy(app).await.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    for name in ["x-hop", "keep-alive", "proxy-authenticate", "upgrade"] {
+        assert_eq!(field(&got, name), None, "{got}");
+    }
+    assert_eq!(field(&got, "x-end"), Some("1"));
+}
+
+#[tokio::test]
+async fn an_app_that_is_away_is_a_502_that_does_not_say_where_it_was() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let got = proxy(address).await.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&got), 502);
+    assert!(!got.contains("127.0.0.1") && !got.contains(&address.port().to_string()), "{got}");
 }

@@ -2,5 +2,10 @@
 
 mod support;
 
+mod hostile_app;
 mod http1;
+mod http2;
+mod limits;
+mod pool;
+mod strict;
 mod websocket;

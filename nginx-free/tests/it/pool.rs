@@ -1,0 +1,78 @@
+//! Connections to the app: kept while beyond doubt, and never the client's trouble.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::support::*;
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let (app, mut heads) = canned(HELLO).await;
+    let proxy = proxy(app).await;
+    for _ in 0..5 {
+        let got = proxy.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert!(got.ends_with("hello"), "{got}");
+        assert_eq!(heads.recv().await.unwrap().0, 0, "on the app's first connection");
+    }
+}
+
+/// An app whose first connection answers once, and at the second request ends without a word.
+async fn forgetful() -> std::net::SocketAddr {
+    app(|number, mut stream| async move {
+        read_head(&mut stream).await?;
+        stream.write_all(HELLO.as_bytes()).await?;
+        if number > 0 {
+            read_head(&mut stream).await?;
+        } else {
+            read_exactly(&mut stream, 1).await;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_dead_connection_is_not_the_clients_trouble() {
+    let proxy = proxy(forgetful().await).await;
+    for method in ["GET", "PUT", "GET"] {
+        let got = proxy.talk(&format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+        assert!(got.ends_with("hello"), "{method}: {got}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_not_done_twice() {
+    for request in [
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+    ] {
+        let proxy = proxy(forgetful().await).await;
+        assert!(
+            proxy.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ends_with("hello")
+        );
+        assert_eq!(status(&proxy.talk(request).await), 502, "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_connection_along() {
+    let (ended, mut end) = tokio::sync::mpsc::unbounded_channel();
+    let app = app(move |_, mut stream| {
+        let ended = ended.clone();
+        async move {
+            read_head(&mut stream).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await?;
+            // The proxy's end of the connection, and nothing before it.
+            drop(ended.send(read_all(&mut stream).await));
+            Ok(())
+        }
+    })
+    .await;
+    let proxy = proxy(app).await;
+    let mut client = proxy.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_head(&mut client).await.unwrap();
+    drop(client);
+    assert_eq!(tokio::time::timeout(SOON, end.recv()).await.unwrap().as_deref(), Some(""));
+}
