@@ -1,6 +1,6 @@
 //! The kernel's switches and the distribution, read below a root that a test can make.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 /// A file tree with `/proc/sys` and `/etc` in it.
 pub(super) struct Machine {
@@ -27,15 +27,16 @@ impl Machine {
         fs::read_to_string(self.root.join(path.trim_start_matches('/'))).ok()
     }
 
-    /// The texts of a folder's `*.conf`, in the order of their names.
-    pub(super) fn texts_in(&self, folder: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
-        let mut files: Vec<_> = entries
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|e| e == "conf"))
-            .collect();
-        files.sort();
-        files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect()
+    /// The texts of the `*.conf` in these folders, in the order of their names; of two with one name, that in the later
+    /// folder.
+    pub(super) fn texts_in(&self, folders: &[&str]) -> Vec<String> {
+        let mut files = BTreeMap::new();
+        for folder in folders {
+            let entries = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+            files.extend(entries.map(|entry| (entry.file_name(), entry.path())));
+        }
+        let configurations = files.values().filter(|path| path.extension().is_some_and(|e| e == "conf"));
+        configurations.filter_map(|path| fs::read_to_string(path).ok()).collect()
     }
 
     /// A file is there.

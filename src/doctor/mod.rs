@@ -54,7 +54,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     // The programs run while the rest is looked at.
     let probe = probe::Running::start();
     let images = images::Running::start(config);
-    let site = site::Running::start();
+    let site = site::Running::start(config);
     let outbound = network::Running::start(config);
 
     let mut findings = folders::examine(config);

@@ -1,10 +1,15 @@
-//! What else a site has or does that bears on sessions: Slurm, MUNGE, what happens when a user signs out, and how freely
-//! one user's processes may look at each other. None of it stands in the way.
+//! What else a site has or does that bears on sessions: Slurm, MUNGE, what happens when a user signs out or a file gets
+//! old, and how freely one user's processes may look at each other. None of it stands in the way.
 
-use std::os::unix::net::UnixStream;
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::geteuid;
 
 use super::{Finding, machine::Machine, run::Asked};
-use crate::config::find_program;
+use crate::config::{Config, find_program, paths};
 
 /// Where `munged(8)` listens, with its successive names.
 const MUNGE_SOCKETS: [&str; 2] = ["/run/munge/munge.socket.2", "/var/run/munge/munge.socket.2"];
@@ -13,12 +18,16 @@ const MUNGE_SOCKETS: [&str; 2] = ["/run/munge/munge.socket.2", "/var/run/munge/m
 pub(super) struct Running {
     sbatch: Option<Asked>,
     scontrol: bool,
+    /// What a session leaves alone for days and needs.
+    kept: [PathBuf; 2],
 }
 
 impl Running {
-    pub(super) fn start() -> Self {
+    pub(super) fn start(config: &Config) -> Self {
         let sbatch = find_program("sbatch").and_then(|path| Asked::start(&path, &["--version"]));
-        Self { sbatch, scontrol: find_program("scontrol").is_some() }
+        let scratch = config.scratch.join(format!("shlogin-{}", geteuid()));
+        let kept = [paths::runtime_path(), scratch];
+        Self { sbatch, scontrol: find_program("scontrol").is_some(), kept }
     }
 
     pub(super) fn examine(self, machine: &Machine) -> Vec<Finding> {
@@ -35,7 +44,14 @@ impl Running {
             None => "not here".to_owned(),
         };
         let (slurm, munge) = (Finding::ok("Slurm", slurm), Finding::ok("MUNGE", munge));
-        vec![slurm, munge, sign_out(machine), ptrace(machine), tiocsti(machine)]
+        vec![
+            slurm,
+            munge,
+            sign_out(machine),
+            clean_up(machine, &self.kept),
+            ptrace(machine),
+            tiocsti(machine),
+        ]
     }
 }
 
@@ -47,7 +63,7 @@ fn sign_out(machine: &Machine) -> Finding {
         let mut values = text.lines().filter_map(|line| line.trim().strip_prefix("KillUserProcesses="));
         values.next_back().map(|value| ["yes", "true", "1", "on"].contains(&value.trim()))
     };
-    let dropped_in = machine.texts_in("etc/systemd/logind.conf.d");
+    let dropped_in = machine.texts_in(&["usr/lib/systemd/logind.conf.d", "etc/systemd/logind.conf.d"]);
     let all = texts.iter().filter_map(|file| machine.text(file)).chain(dropped_in);
     match all.filter_map(|text| kills(&text)).next_back() {
         Some(true) => Finding::limited(
@@ -56,6 +72,31 @@ fn sign_out(machine: &Machine) -> Finding {
             "loginctl enable-linger, and systemd-run --user --scope shlogin start …",
         ),
         _ => Finding::ok(what, "leaves sessions running"),
+    }
+}
+
+/// `tmpfiles.d(5)`: whether files that nobody has touched for days are removed from under a session.
+fn clean_up(machine: &Machine, kept: &[PathBuf]) -> Finding {
+    let what = "clean-up";
+    let lines = machine.texts_in(&["usr/lib/tmpfiles.d", "run/tmpfiles.d", "etc/tmpfiles.d"]).join("\n");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<_> =
+        lines.lines().map(words).filter(|line| line.len() >= 2 && !line[0].starts_with('#')).collect();
+    let is_exempt = lines.iter().any(|line| line[0].starts_with(['x', 'X']) && line[1].contains("/shlogin-"));
+    let cleaned = lines.iter().find(|line| {
+        let has_age = line.get(5).is_some_and(|age| age != "-");
+        has_age && kept.iter().any(|path| path.parent() == Some(Path::new(&line[1])))
+    });
+    match cleaned {
+        Some(line) if !is_exempt => {
+            let mut folders: Vec<_> = kept.iter().filter_map(|path| path.parent()).collect();
+            folders.dedup();
+            let exempt: String =
+                folders.iter().map(|folder| format!("x {}/shlogin-*\\n", folder.display())).collect();
+            let detail = format!("what is {} old is removed from {}, also from sessions", line[5], line[1]);
+            Finding::limited(what, detail, format!("printf '{exempt}' > /etc/tmpfiles.d/shlogin.conf"))
+        }
+        _ => Finding::ok(what, "leaves the folders of sessions alone"),
     }
 }
 
@@ -99,5 +140,22 @@ mod tests {
         ] {
             assert_eq!(sign_out(&Made::with(files).0).verdict, verdict, "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_clean_up_that_takes_old_files_of_sessions_is_seen_unless_they_are_exempt() {
+        let kept = [PathBuf::from("/tmp/shlogin-1"), PathBuf::from("/var/tmp/shlogin-1")];
+        let aged =
+            ("usr/lib/tmpfiles.d/tmp.conf", "q /tmp 1777 root root 10d\nq /var/tmp 1777 root root 30d\n");
+        let found = clean_up(&Made::with(&[aged]).0, &kept);
+        assert_eq!(found.verdict, Verdict::Limited);
+        let remedy = "printf 'x /tmp/shlogin-*\\nx /var/tmp/shlogin-*\\n' > /etc/tmpfiles.d/shlogin.conf";
+        assert_eq!(found.remedy.unwrap(), remedy);
+
+        let exempt = ("etc/tmpfiles.d/shlogin.conf", "x /tmp/shlogin-*\nx /var/tmp/shlogin-*\n");
+        assert_eq!(clean_up(&Made::with(&[aged, exempt]).0, &kept).verdict, Verdict::Ok);
+        let overridden =
+            ("etc/tmpfiles.d/tmp.conf", "q /tmp 1777 root root -\n#q /var/tmp 1777 root root 30d\n");
+        assert_eq!(clean_up(&Made::with(&[aged, overridden]).0, &kept).verdict, Verdict::Ok);
     }
 }
