@@ -1,0 +1,63 @@
+//! Many sessions at once.
+
+use std::{collections::HashSet, thread, time::Instant};
+
+use crate::harness::{Running, Site, User, heavy, program::bare, seconds};
+
+pub(crate) fn fifty_sessions_at_once_by_two_users(site: &Site) {
+    let _alone = heavy();
+    let users = [&site.alice, &site.mallory];
+    let before = descriptors_of_this_process();
+    let started = Instant::now();
+    let running: Vec<(&User, Running)> = (0..50)
+        .map(|number| {
+            let user = users[number % 2];
+            let words = bare(
+                &format!("s{number}"),
+                &["--network", "isolated", "--json"],
+                &[&format!("+mark=session {number}")],
+            );
+            let mut args = vec!["start"];
+            args.extend(words.iter().map(String::as_str));
+            (user, Running::spawn(user.shlogin_command(&args)))
+        })
+        .collect();
+    let sessions: Vec<_> =
+        running.into_iter().map(|(user, start)| (user, start.finish(seconds(120)).ok().json())).collect();
+    eprintln!("fifty sessions were up after {:?}", started.elapsed());
+
+    let mut ports = HashSet::new();
+    let mut pods = HashSet::new();
+    for (_, json) in &sessions {
+        assert!(ports.insert(json["gateway"]["port"].clone()), "a port is shared: {json:#}");
+        assert!(pods.insert(json["pod"].clone()), "a pod is shared: {json:#}");
+    }
+    // Each gateway leads to its own app, though all apps have the same port.
+    thread::scope(|scope| {
+        for part in sessions.chunks(10) {
+            scope.spawn(move || {
+                for (_, json) in part {
+                    let name = json["name"].as_str().unwrap();
+                    let mut gate = crate::harness::http::Gate::to(json["url"].as_str().unwrap());
+                    gate.sign_in(json["url"].as_str().unwrap());
+                    assert_eq!(gate.get("/").text(), name.replace('s', "session "));
+                }
+            });
+        }
+    });
+    for user in users {
+        assert_eq!(user.list().len(), 25);
+    }
+    let stopping = Instant::now();
+    for user in users {
+        user.shlogin(&["stop", "--all"]).ok();
+        user.wait_until_nothing_is_left(seconds(5));
+        assert!(user.list().is_empty());
+    }
+    eprintln!("and gone {:?} after the first stop", stopping.elapsed());
+    assert_eq!(descriptors_of_this_process(), before);
+}
+
+fn descriptors_of_this_process() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}

@@ -1,0 +1,62 @@
+//! What the tests stand on: users, the real program run as one of them, a census of what a session leaves on the node,
+//! another user's eyes, a browser, a small internet.
+
+pub(crate) mod browser;
+pub(crate) mod census;
+pub(crate) mod http;
+pub(crate) mod needs;
+pub(crate) mod net;
+pub(crate) mod place;
+pub(crate) mod program;
+pub(crate) mod scan;
+pub(crate) mod terminal;
+pub(crate) mod users;
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) use census::Process;
+pub(crate) use program::{Running, Session};
+pub(crate) use users::{Site, User};
+
+/// Looks again and again until `look` sees it.
+///
+/// # Panics
+/// When it has not after `within`.
+pub(crate) fn until<T>(within: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(start.elapsed() < within, "not within {within:?}: {what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// `seconds(2)` reads better where a deadline is meant.
+pub(crate) const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Held by a test that needs the machine to itself: many sessions, a browser.
+pub(crate) fn heavy() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a program of the machine's as root and returns its output.
+///
+/// # Panics
+/// When it fails.
+pub(crate) fn sh(words: &[&str]) -> String {
+    let output = std::process::Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,153 @@
+//! The one test binary: it drives the real program, as real users, with real images, browsers and networks.
+//!
+//! Its `main` is its own, since it makes things that have to go when the last test is over, and since it runs itself
+//! again as another user, to be that user's eyes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking; all of this binary is tests"
+)]
+
+mod arguments;
+mod browser;
+mod cli;
+mod crowd;
+mod endings;
+mod faults;
+mod files;
+mod floors;
+mod gateway;
+mod harness;
+mod neighbour;
+mod network;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use harness::{
+    Site,
+    needs::Need::{self, Apptainer, Browser, Internet, Pasta, Root},
+    place, scan,
+};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, role, targets] = &words[..] {
+        if role == scan::ROLE {
+            scan::run(targets);
+            return ExitCode::SUCCESS;
+        }
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), proofs());
+    place::remove();
+    conclusion.exit_code()
+}
+
+/// Names the proofs of some modules, each with what it needs besides root.
+macro_rules! proofs {
+    ($($module:ident: $($proof:ident [$($need:ident),*])*;)*) => {
+        vec![$($(proof(concat!(stringify!($module), "::", stringify!($proof)), &[Root, $($need),*], $module::$proof),)*)*]
+    };
+}
+
+fn proofs() -> Vec<Trial> {
+    let mut all = proofs! {
+        arguments:
+            arguments_reach_the_start_script_unchanged [Apptainer]
+            arguments_are_the_command_with_exec_and_without_an_image [Apptainer]
+            the_environment_that_was_asked_for_reaches_the_app [Apptainer]
+            what_is_bound_is_seen_and_the_home_can_be_kept_out [Apptainer];
+        browser:
+            a_cell_run_in_a_real_browser_gives_its_result [Apptainer, Pasta, Browser]
+            the_starting_page_moves_on_to_the_app_by_itself [Browser];
+        cli:
+            start_and_show_print_what_programs_rely_on []
+            names_can_be_shortened_as_long_as_they_are_unique []
+            a_name_in_use_is_refused []
+            a_missing_image_is_refused [Apptainer]
+            a_session_that_does_not_exist_is_named []
+            a_port_that_never_opens_is_given_up []
+            an_app_that_dies_at_once_shows_its_last_lines_and_its_status []
+            a_bad_configuration_is_refused []
+            an_ended_session_is_remembered_until_it_is_forgotten []
+            exec_ends_with_the_command_s_own_status [Apptainer]
+            exec_on_a_terminal_gets_one []
+            logs_follow_until_the_session_ends []
+            doctor_prints_a_line_for_each_thing []
+            verify_finds_nothing_open [];
+        crowd:
+            fifty_sessions_at_once_by_two_users [];
+        endings:
+            the_session_ends_with_its_app_and_its_status []
+            the_foreground_ends_with_the_app_s_status []
+            ctrl_c_in_the_foreground_leaves_nothing []
+            a_hang_up_of_the_terminal_leaves_nothing []
+            stop_takes_a_fork_bomb_and_its_daemons_with_it []
+            stop_asks_before_it_kills []
+            a_background_session_outlives_its_terminal [];
+        faults:
+            killing_any_process_of_a_bare_session_leaves_nothing [Pasta]
+            killing_any_process_of_an_image_s_session_leaves_nothing [Apptainer, Pasta]
+            killing_the_supervisor_at_any_moment_of_the_start_leaves_nothing [Apptainer, Pasta]
+            killing_start_itself_leaves_nothing []
+            after_a_reboot_the_list_is_clean_and_the_name_is_free []
+            a_reused_process_number_is_not_signalled [];
+        files:
+            a_runtime_folder_that_somebody_else_made_is_refused []
+            everything_private_is_private_whatever_the_umask []
+            a_full_disk_is_told_and_leaves_nothing []
+            the_private_tmp_is_the_session_s_own_and_on_disk []
+            nothing_is_left_of_a_session_s_files [];
+        gateway:
+            a_token_works_once_and_leaves_no_trace []
+            nobody_gets_in_without_a_token_or_with_another_session_s_cookie []
+            websockets_of_other_origins_are_refused []
+            other_hosts_are_misdirected []
+            tunnels_are_refused []
+            the_app_never_sees_our_cookie_and_cannot_set_it []
+            bodies_and_events_stream_both_ways []
+            a_websocket_echoes []
+            the_gateway_can_be_a_socket_in_a_private_folder [];
+        neighbour:
+            another_user_reaches_nothing_of_a_bare_session []
+            another_user_reaches_nothing_of_an_image_s_session [Apptainer, Pasta]
+            no_process_ever_shows_a_secret []
+            the_environment_makes_nothing_run_with_other_rights [Apptainer]
+            an_app_cannot_type_on_the_terminal_it_was_started_from []
+            the_app_holds_no_descriptor_and_no_capability_of_ours [Apptainer];
+        network:
+            outbound_works_by_name_at_the_first_instruction [Pasta, Internet]
+            outbound_works_behind_a_stub_resolver [Pasta, Internet]
+            outbound_works_from_an_image [Apptainer, Pasta, Internet]
+            nothing_comes_in_and_the_node_s_loopback_is_out_of_reach [Pasta, Internet]
+            isolated_reaches_nothing [Internet];
+    };
+    all.push(Trial::test("floors::imports_point_only_downward", || {
+        floors::imports_point_only_downward();
+        Ok(())
+    }));
+    all.push(Trial::test("floors::unsafe_code_stands_in_sys_alone", || {
+        floors::unsafe_code_stands_in_sys_alone();
+        Ok(())
+    }));
+    all
+}
+
+fn proof(name: &'static str, needs: &[Need], prove: fn(&Site)) -> Trial {
+    let missing = needs.iter().find_map(|need| need.missing());
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    match missing {
+        Some(why) if ci => Trial::test(name, move || Err(why.into())),
+        Some(why) => {
+            Trial::test(name, || Ok(())).with_kind(format!("SKIPPED, {why}")).with_ignored_flag(true)
+        }
+        None => Trial::test(name, move || {
+            let site = Site::new();
+            prove(&site);
+            site.close();
+            Ok(())
+        }),
+    }
+}
