@@ -18,7 +18,7 @@ use crate::{
     },
     host::{AppSpec, Container, ImageSpec, Runtime, resolve},
     sandbox::{Footprint, HelperKind, NetworkHelper, SandboxSpec},
-    session::{GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State},
+    session::{GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, log_path},
     words::{Network, PodNumber, RuntimeKind, SessionId, SessionName},
 };
 
@@ -218,7 +218,7 @@ pub(super) fn spec(
         status: None,
         exit: None,
         reason: None,
-        log: PathBuf::new(),
+        log: log_path(&state, taken.id),
         footprint: taken.footprint.clone(),
     };
     let sandbox = SandboxSpec {

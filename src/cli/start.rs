@@ -1,6 +1,10 @@
 //! `start`: launches a session and tells its person what to do with it.
 
-use std::{os::fd::AsFd, process::ExitCode};
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -75,6 +79,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         launched,
         foreground: args.foreground,
         name: spec.record.name.to_string(),
+        log: spec.record.log.clone(),
     };
     follower.follow(&footprint)
 }
@@ -86,13 +91,14 @@ struct Follower<'a> {
     launched: Launched,
     foreground: bool,
     name: String,
+    log: PathBuf,
 }
 
 impl Follower<'_> {
     fn follow(self, footprint: &crate::sandbox::Footprint) -> Result<ExitCode, Failure> {
         let mut shown = Shown::default();
         let mut interrupted = 0;
-        let mut ready = None;
+        let mut ready = false;
         loop {
             let news = match self.next()? {
                 News::Interrupt => {
@@ -109,8 +115,8 @@ impl Follower<'_> {
             match news {
                 Some(ToLauncher::Detached) => {}
                 Some(ToLauncher::Log(len)) => {
-                    if let (true, Some(record)) = (self.foreground, &ready) {
-                        shown.up_to(record, len);
+                    if self.foreground {
+                        shown.up_to(&self.log, len);
                     }
                 }
                 Some(ToLauncher::Ready { record, url }) => {
@@ -119,19 +125,18 @@ impl Follower<'_> {
                         self.launched.detach()?;
                         return Ok(ExitCode::SUCCESS);
                     }
-                    shown.up_to(&record, u64::MAX);
-                    ready = Some(*record);
+                    ready = true;
                 }
                 Some(ToLauncher::Ended { end, record, tail }) => {
                     self.launched.wait();
-                    if let (true, Some(record)) = (self.foreground, &record) {
-                        shown.up_to(record, u64::MAX);
+                    if self.foreground {
+                        shown.up_to(&self.log, u64::MAX);
                     }
                     return ended(
                         self.output,
                         &self.name,
                         self.foreground,
-                        ready.is_some(),
+                        ready,
                         interrupted > 0,
                         end,
                         record,
@@ -242,12 +247,12 @@ struct Shown {
 
 impl Shown {
     /// Shows what is new, on stderr: stdout has the URL.
-    fn up_to(&mut self, record: &Record, len: u64) {
+    fn up_to(&mut self, log: &Path, len: u64) {
         use std::io::{Read, Seek, SeekFrom};
         if len < self.at {
             self.at = 0;
         }
-        let shown = std::fs::File::open(&record.log).and_then(|mut log| {
+        let shown = std::fs::File::open(log).and_then(|mut log| {
             log.seek(SeekFrom::Start(self.at))?;
             let limit = if len == u64::MAX { u64::MAX } else { len - self.at };
             std::io::copy(&mut log.take(limit), &mut std::io::stderr())

@@ -35,8 +35,9 @@ pub(super) fn start(helper: &NetworkHelper, init: i32) -> Result<Child, Demise> 
         HelperKind::Pasta => pasta(helper, init),
         HelperKind::Slirp4netns => slirp4netns(helper, init),
     };
-    // Its standard output is the pipe: pasta writes its PID there, slirp4netns a `1`, when all is set up.
-    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(write_end);
+    // Its standard output is the pipe: pasta writes its PID there, slirp4netns a `1`, when all is set up. Its standard
+    // input is one that the keeper holds and never writes to.
+    command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(write_end);
     command.stderr(words.try_clone().map_err(told)?);
     let mut child = spawn::helper(command).map_err(told)?;
     match wait_ready(&ready) {
@@ -76,7 +77,7 @@ fn pasta(helper: &NetworkHelper, init: i32) -> Command {
 
 fn slirp4netns(helper: &NetworkHelper, init: i32) -> Command {
     let mut command = Command::new(&helper.program);
-    command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1"]);
+    command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1", "--exit-fd=0"]);
     command.arg(format!("--userns-path=/proc/{init}/ns/user")).arg(init.to_string()).arg("tap0");
     command
 }

@@ -19,9 +19,14 @@ use crate::{
 
 const FILE: &str = "record.json";
 /// The app's output.
-pub(super) const LOG: &str = "log";
+const LOG: &str = "log";
 /// What shlogin itself had to say.
 pub(super) const DIAGNOSTICS: &str = "shlogin.log";
+
+/// Where a session's log is.
+pub fn log_path(state: &Path, id: SessionId) -> PathBuf {
+    state.join(id.to_string()).join(LOG)
+}
 
 /// Where a session is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -20,11 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Record, Records, SessionSpec, State, log,
-    log::LogPump,
-    record::{DIAGNOSTICS, LOG},
-};
+use super::{Record, Records, SessionSpec, State, log, log::LogPump, record::DIAGNOSTICS};
 use crate::{
     config::paths::PrivateFolder,
     gateway::Phase,
@@ -164,7 +160,6 @@ struct Finished {
 struct Supervisor {
     spec: SessionSpec,
     records: Records,
-    folder: PrivateFolder,
     keeper: Child,
     to_keeper: OwnedFd,
     to_init: OwnedFd,
@@ -198,11 +193,11 @@ impl Supervisor {
         let fds = vec![keepers, inits, file, lock];
         let keeper = spawn::role(role::KEEPER, &label, fds, Some(diagnostics.into()), Leash::NoticesItself)
             .map_err(failed("starting the keeper"))?;
-        Ok(Self { spec, records, folder, keeper, to_keeper, to_init })
+        Ok(Self { spec, records, keeper, to_keeper, to_init })
     }
 
     fn run(self, launcher: &OwnedFd, listener: OwnedFd) -> Finished {
-        let Self { spec, records, folder, mut keeper, to_keeper, to_init } = self;
+        let Self { spec, records, mut keeper, to_keeper, to_init } = self;
         let broken = |why: String| Finished { end: End::Broken(why), record: None, tail: Vec::new() };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -211,7 +206,6 @@ impl Supervisor {
         let mut record = spec.record.clone();
         record.pid = std::process::id();
         record.pid_began = process::start_ticks(nix::unistd::Pid::this()).ok();
-        record.log = folder.path().join(LOG);
         let log = record.log.clone();
         let pump = match LogPump::start(&record.log, spec.max_log) {
             Ok(pump) => pump,
@@ -383,6 +377,9 @@ impl<'a> Session<'a> {
                 }
                 News::Started(Err(error)) => return self.reason(error).await,
                 News::Answers(Ok(Ok(endpoint))) => {
+                    if let (true, Some(open)) = (socket_only, open_ports(&host).await) {
+                        return too_open(&open);
+                    }
                     if let Err(end) = self.ready(endpoint).await {
                         return end;
                     }
@@ -408,12 +405,7 @@ impl<'a> Session<'a> {
                     return self.stop(running, &mut exit, grace).await;
                 }
                 News::Log(len) => self.tell(&ToLauncher::Log(len)).await,
-                News::OpenPort(address) => {
-                    return End::OpenPort(format!(
-                        "its app listens on {address}, where everybody on this node can reach it: without namespaces it \
-                         must listen on the unix socket $SHLOGIN_SOCKET and on no port"
-                    ));
-                }
+                News::OpenPort(address) => return too_open(&address),
             }
         }
     }
@@ -511,17 +503,30 @@ fn demise(why: Option<Demise>) -> End {
     }
 }
 
+fn too_open(address: &str) -> End {
+    End::OpenPort(format!(
+        "its app listens on {address}, where everybody on this node can reach it: without namespaces it must listen on the \
+         unix socket $SHLOGIN_SOCKET and on no port"
+    ))
+}
+
 /// Waits until the app holds a TCP port open that it should not.
 async fn open_port(host: &LocalHost) -> String {
-    let mut looks = tokio::time::interval(Duration::from_millis(500));
+    let mut looks = tokio::time::interval(Duration::from_millis(250));
     loop {
         looks.tick().await;
-        match host.link().listeners().await.map(|all| all.first().copied()) {
-            Ok(Some(address)) => return address.to_string(),
-            Ok(None) => {}
-            // The sandbox is gone, which others tell better.
-            Err(_) => std::future::pending().await,
+        if let Some(address) = open_ports(host).await {
+            return address;
         }
+    }
+}
+
+/// What the app holds open, without namespaces, for everybody.
+async fn open_ports(host: &LocalHost) -> Option<String> {
+    match host.link().listeners().await {
+        Ok(all) => all.first().map(ToString::to_string),
+        // The sandbox is gone, which others tell better.
+        Err(_) => std::future::pending().await,
     }
 }
 
