@@ -90,15 +90,22 @@ pub enum Verdict<'r, D> {
     Forward(Admission<'r, D>),
 }
 
+/// Whether a cookie of this name is kept from the app.
+pub type HidesCookie = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+/// Edits the head of an app's answer.
+pub type EditAnswer = Box<dyn Fn(&mut response::Parts) + Send + Sync>;
+/// Makes an answer for a request that the app did not answer.
+pub type OnFailure = Box<dyn Fn(&FailedRequest) -> Response<Body> + Send + Sync>;
+
 /// What is changed on the way, made once and used for many requests.
 #[derive(Default)]
 pub struct Hooks {
     /// Whether a request's cookie of this name is kept from the app.
-    pub hides_cookie: Option<Box<dyn Fn(&[u8]) -> bool + Send + Sync>>,
+    pub hides_cookie: Option<HidesCookie>,
     /// Edits the head of the app's answer, after the hop-by-hop fields were taken out.
-    pub edit_answer: Option<Box<dyn Fn(&mut response::Parts) + Send + Sync>>,
-    /// Makes the answer for a request that the app did not answer. `None` of it is a plain text.
-    pub on_failure: Option<Box<dyn Fn(&FailedRequest) -> Response<Body> + Send + Sync>>,
+    pub edit_answer: Option<EditAnswer>,
+    /// Makes the answer for a request that the app did not answer. Without it, that is a plain text.
+    pub on_failure: Option<OnFailure>,
 }
 
 /// A request that the app did not answer.

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::{mpsc, watch},
@@ -43,7 +44,10 @@ impl Listener {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // Neither is worth losing the client for.
+                let socket = SockRef::from(&stream);
+                let _ = socket.set_tcp_nodelay(true);
+                let _ = socket.set_tcp_keepalive(&keepalive());
                 Ok((Socket::tcp(stream, stall), Peer::tcp(address)))
             }
             Kind::Unix(listener) => {
@@ -56,8 +60,8 @@ impl Listener {
 }
 
 impl<A: Admit> Proxy<A> {
-    /// Serves one listener until `closing` turns true (or its sender is gone). Then no connection is taken any more, open requests may end within
-    /// [`Limits::drain`](crate::Limits::drain), and WebSockets are cut.
+    /// Serves one listener until `closing` turns true, or its sender is gone. Then no connection is taken any more, open
+    /// requests may end within [`Limits::drain`](crate::Limits::drain), and WebSockets are cut. Call it once for each listener.
     pub async fn serve(&self, listener: Listener, mut closing: watch::Receiver<bool>) {
         let (alive, mut ended) = mpsc::channel(1);
         let run = Run { closing: closing.clone(), _alive: alive };
@@ -90,6 +94,14 @@ impl<A: Admit> Proxy<A> {
             tracing::debug!(open = tasks.len(), "connections were cut after the time to drain");
         }
     }
+}
+
+/// A WebSocket may be silent for hours; a laptop that went away without a word is noticed within three minutes.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(90))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(6)
 }
 
 /// Out of descriptors or memory: waiting lets others go, while retrying at once would spin.

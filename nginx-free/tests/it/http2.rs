@@ -41,9 +41,7 @@ async fn with_tls(app: std::net::SocketAddr, alpn: &[&[u8]]) -> (Running, TlsCon
 }
 
 async fn tls(proxy: &Running, connector: &TlsConnector) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let stream =
-        connector.connect(ServerName::try_from("node").unwrap(), proxy.connect().await).await.unwrap();
-    stream
+    connector.connect(ServerName::try_from("node").unwrap(), proxy.connect().await).await.unwrap()
 }
 
 async fn http2<B>(proxy: &Running, connector: &TlsConnector) -> SendRequest<B>

@@ -1,4 +1,10 @@
 //! The proxy from outside: real sockets on port 0, raw bytes where a library would be too polite, no sleeps.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that panics has failed, and says where"
+)]
 
 mod support;
 
