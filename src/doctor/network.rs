@@ -130,41 +130,21 @@ fn resolve(name: HostName) -> mpsc::Receiver<bool> {
     answers
 }
 
-/// A name server on the node's own loopback is out of a session's reach; its `/etc/resolv.conf` is then another.
+/// One on the node's own loopback is out of a session's reach: the session passes the app's questions on to it.
 fn name_servers(machine: &Machine) -> Finding {
     let what = "name servers";
-    let servers = |file: &str| -> Vec<IpAddr> {
-        let text = machine.text(file).unwrap_or_default();
-        let address = |line: &str| line.strip_prefix("nameserver")?.trim().split('%').next()?.parse().ok();
-        text.lines().filter_map(|line| address(line.trim())).collect()
+    let text = machine.text("etc/resolv.conf").unwrap_or_default();
+    let address = |line: &str| line.strip_prefix("nameserver")?.trim().split('%').next()?.parse().ok();
+    let servers: Vec<IpAddr> = text.lines().filter_map(|line| address(line.trim())).collect();
+    let shown = |server: &IpAddr| match server.is_loopback() {
+        true => format!("{server} (on the node's loopback: sessions pass questions on to it)"),
+        false => server.to_string(),
     };
-    let shown = |servers: &[IpAddr]| servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
-    let own = servers("etc/resolv.conf");
-    let (loopback, outside): (Vec<_>, Vec<_>) = own.iter().partition(|address| address.is_loopback());
-    if own.is_empty() {
-        return Finding::limited(
-            what,
-            "none in /etc/resolv.conf",
-            "add a `nameserver ADDRESS` line to /etc/resolv.conf",
-        );
+    if servers.is_empty() {
+        let remedy = "add a `nameserver ADDRESS` line to /etc/resolv.conf";
+        return Finding::limited(what, "none in /etc/resolv.conf", remedy);
     }
-    if !outside.is_empty() {
-        return Finding::ok(what, shown(&outside));
-    }
-    let behind = servers("run/systemd/resolve/resolv.conf");
-    let behind: Vec<_> = behind.into_iter().filter(|address| !address.is_loopback()).collect();
-    if behind.is_empty() {
-        let detail = format!("{} is on the node's loopback, which a session can't reach", shown(&loopback));
-        return Finding::limited(
-            what,
-            detail,
-            "add a `nameserver ADDRESS` of another host to /etc/resolv.conf",
-        );
-    }
-    Finding::ok(
-        what,
-        format!("{} is on the node's loopback: sessions use {}", shown(&loopback), shown(&behind)),
-    )
+    Finding::ok(what, servers.iter().map(shown).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]
@@ -173,18 +153,20 @@ mod tests {
     use crate::doctor::{Verdict, machine::made::Made};
 
     #[test]
-    fn a_name_server_on_the_loopback_is_seen_and_what_is_behind_it_found() {
-        for (own, behind, verdict, said) in [
-            ("nameserver 10.0.0.2\n", "", Verdict::Ok, "10.0.0.2"),
-            ("# x\nnameserver 127.0.0.53\n", "nameserver 10.0.0.3\n", Verdict::Ok, "sessions use 10.0.0.3"),
-            ("nameserver 127.0.0.1\n", "", Verdict::Limited, "can't reach"),
-            ("nameserver 127.0.0.1\nnameserver fe80::1%eth0\n", "", Verdict::Ok, "fe80::1"),
-            ("search x\n", "", Verdict::Limited, "none"),
+    fn a_name_server_on_the_loopback_is_told_from_the_others() {
+        for (text, verdict, said) in [
+            ("nameserver 10.0.0.2\n", Verdict::Ok, "10.0.0.2"),
+            (
+                "# x\nnameserver 127.0.0.53\n",
+                Verdict::Ok,
+                "127.0.0.53 (on the node's loopback: sessions pass",
+            ),
+            ("nameserver 10.0.0.2\nnameserver fe80::1%eth0\n", Verdict::Ok, "10.0.0.2, fe80::1"),
+            ("search x\n", Verdict::Limited, "none"),
         ] {
-            let made = Made::with(&[("etc/resolv.conf", own), ("run/systemd/resolve/resolv.conf", behind)]);
-            let finding = name_servers(&made.0);
+            let finding = name_servers(&Made::with(&[("etc/resolv.conf", text)]).0);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
-            assert!(finding.detail.contains(said), "{finding:?}");
+            assert!(finding.detail.starts_with(said), "{finding:?}");
         }
     }
 }
