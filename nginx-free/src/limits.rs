@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Client connections open at a time, over all listeners.
     pub connections: usize,
-    /// Client connections open at a time from one address: an IPv4 address, an IPv6 /64, or one user of a unix socket.
+    /// Client connections open at a time from one address: an IPv4 address (all of
+    /// 127.0.0.0/8 together), an IPv6 /64, or one user of a unix socket.
     pub connections_per_peer: usize,
     /// HTTP/2 streams open at a time on one connection.
     pub streams: u32,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -76,6 +77,14 @@ impl<A: Admit> Proxy<A> {
     }
 }
 
+/// What shares the connections of one client. Loopback has millions of addresses, any of which a local user can take: they are one.
+fn crowd(peer: &Peer) -> PeerKey {
+    match peer.key() {
+        PeerKey::Ip(IpAddr::V4(ip)) if ip.is_loopback() => PeerKey::Ip(Ipv4Addr::LOCALHOST.into()),
+        key => key,
+    }
+}
+
 /// One client connection's place among the allowed ones, free again when dropped.
 pub(crate) struct Slot<A> {
     shared: Arc<Shared<A>>,
@@ -85,7 +94,7 @@ pub(crate) struct Slot<A> {
 impl<A> Shared<A> {
     /// A place for one more connection of `peer`, unless a limit is reached.
     pub(crate) fn slot(self: &Arc<Self>, peer: &Peer) -> Option<Slot<A>> {
-        let key = peer.key();
+        let key = crowd(peer);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let open = slots.get(&key).copied().unwrap_or(0);
         let all = self.counters.connections.load(Ordering::Relaxed);

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use crate::support::*;
 
 /// A proxy with TLS, and a client that trusts it and offers these protocols.
-async fn with_tls(app: std::net::SocketAddr, alpn: &[&[u8]]) -> (Running, TlsConnector) {
+pub(crate) async fn with_tls(app: std::net::SocketAddr, alpn: &[&[u8]]) -> (Running, TlsConnector) {
     let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -40,7 +40,10 @@ async fn with_tls(app: std::net::SocketAddr, alpn: &[&[u8]]) -> (Running, TlsCon
     (proxy, TlsConnector::from(Arc::new(client)))
 }
 
-async fn tls(proxy: &Running, connector: &TlsConnector) -> tokio_rustls::client::TlsStream<TcpStream> {
+pub(crate) async fn tls(
+    proxy: &Running,
+    connector: &TlsConnector,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     connector.connect(ServerName::try_from("node").unwrap(), proxy.connect().await).await.unwrap()
 }
 

@@ -8,10 +8,12 @@
 
 mod support;
 
+mod floods;
 mod hostile_app;
 mod http1;
 mod http2;
 mod limits;
+mod listeners;
 mod pool;
 mod strict;
 mod websocket;
