@@ -33,7 +33,11 @@ use crate::{
 };
 
 pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, Failure> {
-    let config = Config::load(&launchable::overrides(&args))?.config;
+    let resolved = Config::load(&launchable::overrides(&args))?;
+    for warning in &resolved.warnings {
+        output.note(format_args!("shlogin: {warning}"));
+    }
+    let config = resolved.config;
     let runtime = runtime_folder()?;
     let records = Records::open(state_folder()?, runtime.path());
     records.expire(config.records.max_age.duration())?;
@@ -147,10 +151,9 @@ impl Follower<'_> {
                     // It was killed. Its keeper tidies up; should that have been killed too, it is left to us.
                     self.launched.wait();
                     let runtime = footprint.lock.parent().unwrap_or(&footprint.lock);
-                    if let Ok(name) = self.name.parse() {
-                        if Lock::wait_released(runtime, &name, std::time::Duration::from_secs(10)) {
-                            let _ = footprint.remove();
-                        }
+                    let limit = std::time::Duration::from_secs(10);
+                    if self.name.parse().is_ok_and(|name| Lock::wait_released(runtime, &name, limit)) {
+                        let _ = footprint.remove();
                     }
                     return Err(Failure::Session(format!("the supervisor of {} was killed", self.name)));
                 }

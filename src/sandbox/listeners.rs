@@ -49,7 +49,7 @@ fn parse_line(line: &str) -> Option<(SocketAddr, u64)> {
 }
 
 /// `0100007F:1F90`: the address as 32-bit words in the machine's byte order, the port as a number.
-fn parse_address(text: &str) -> Option<SocketAddr> {
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let mut words = address.as_bytes().chunks(8).map(|chunk| {

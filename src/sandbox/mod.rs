@@ -15,5 +15,5 @@ mod spec;
 pub use footprint::Footprint;
 pub use init::run as run_init;
 pub use keeper::run as run_keeper;
-pub use listeners::reachable;
+pub use listeners::{parse_address, reachable};
 pub use spec::{HelperKind, NetworkHelper, SandboxSpec};

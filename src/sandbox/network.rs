@@ -95,6 +95,6 @@ fn last_words(mut file: File) -> Option<String> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.take(64 * 1024).read_to_string(&mut text).ok()?;
-    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.contains("syslog"));
-    lines.last().map(str::to_owned)
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.contains("syslog"));
+    lines.next_back().map(str::to_owned)
 }

@@ -51,12 +51,18 @@ impl Log {
             match pipe.read(&mut buffer) {
                 Ok(0) => return,
                 // A disk that is full must not stop the app: what cannot be written is lost, what follows is tried.
-                Ok(n) => drop(self.append(&buffer[..n])),
+                Ok(n) => drop(self.append_all(&buffer[..n])),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
             told.send_replace(self.len);
         }
+    }
+
+    /// In pieces that each fit into one file.
+    fn append_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let most = usize::try_from(self.max).unwrap_or(usize::MAX).max(1);
+        bytes.chunks(most).try_for_each(|piece| self.append(piece))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -1,17 +1,13 @@
 //! Datagrams with descriptors, over `SOCK_SEQPACKET` sockets: what is sent at once arrives at once, or not at all.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::{
-    cmsg_space,
     errno::Errno,
-    sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-        socketpair,
-    },
+    sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
 };
 
 /// The longest message, in bytes. More goes through an anonymous file whose descriptor is sent.
@@ -55,35 +51,65 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
 /// As `recvmsg(2)`. `InvalidData` where the message was cut off, carried more than [`MAX_FDS`] descriptors, or anything
 /// but descriptors: what came with it is closed before this returns.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
-    let mut control = cmsg_space!([RawFd; MAX_FDS]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = loop {
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-            Err(Errno::EINTR) => {}
-            other => break other?,
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // In units of the header's own alignment (cmsg(3)), and room for as many descriptors as a message may carry.
+    let mut control = [0_u64; CONTROL_LEN.div_ceil(8)];
+    // SAFETY: msghdr is plain data (recvmsg(2)), for which all zeros is a value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL_LEN;
+    let len = loop {
+        // SAFETY: the header points at `part` and `control`, `part` at `buffer`; all outlive the call, with their lengths.
+        let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
+        if let Ok(len) = usize::try_from(len) {
+            break len;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     };
-    let mut fds = Vec::new();
-    let mut strange = false;
-    for part in message.cmsgs()? {
-        match part {
-            ControlMessageOwned::ScmRights(raw) => {
-                // SAFETY: the kernel has just installed these numbers for us (unix(7), SCM_RIGHTS); nobody else knows them.
-                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-            _ => strange = true,
-        }
-    }
-    let cut = message.flags.intersects(MsgFlags::MSG_CTRUNC | MsgFlags::MSG_TRUNC);
-    if cut || strange {
+    // Owned before anything is judged. (nix gives a truncated message's descriptors to nobody, so they would stay open.)
+    let (fds, strange) = descriptors(&header);
+    if strange || header.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    if message.bytes == 0 {
+    if len == 0 {
         // A datagram of no bytes cannot be told from the end; we never send one, so whoever does is cut off.
         return Ok(None);
     }
-    Ok(Some((message.bytes, fds)))
+    Ok(Some((len, fds)))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a handful of descriptors")]
+// SAFETY: CMSG_SPACE is arithmetic on its argument (cmsg(3)).
+const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) } as usize;
+
+/// Takes over all descriptors that a received header carries, and says whether it carried anything else.
+fn descriptors(header: &libc::msghdr) -> (Vec<OwnedFd>, bool) {
+    let mut fds = Vec::new();
+    let mut strange = false;
+    // SAFETY: the kernel has filled in the control buffer and its length; the macros stay within it (cmsg(3)), and what
+    // lies behind an SCM_RIGHTS header are descriptors that it has just installed for us (unix(7)), known to nobody else.
+    // They are read unaligned, since a cut message may end anywhere.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(header);
+        while let Some(part) = next.as_ref() {
+            if (part.cmsg_level, part.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let first = libc::CMSG_DATA(next).cast::<RawFd>();
+                let bytes = part.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
+                for n in 0..bytes / size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(first.add(n).read_unaligned()));
+                }
+            } else {
+                strange = true;
+            }
+            next = libc::CMSG_NXTHDR(header, next);
+        }
+    }
+    (fds, strange)
 }
 
 /// Whether a received descriptor is a connected stream socket of family `AF_INET`, `AF_INET6` or `AF_UNIX`.
@@ -100,8 +126,12 @@ pub fn is_connected_stream<Fd: AsFd>(fd: Fd) -> bool {
 mod tests {
     use super::*;
 
-    fn open_descriptors() -> usize {
-        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    /// How many descriptors of this process are of the same socket: other tests open others meanwhile.
+    fn copies_of(socket: &OwnedFd) -> usize {
+        let same = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        all.filter(|entry| std::fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|its| its == same))
+            .count()
     }
 
     #[test]
@@ -120,7 +150,6 @@ mod tests {
     #[test]
     fn a_message_with_too_many_descriptors_leaves_none_behind() {
         let (a, b) = pair().unwrap();
-        let before = open_descriptors();
         let raw = vec![a.as_raw_fd(); 253];
         let mut buffer = vec![0; MAX_LEN];
         for _ in 0..20 {
@@ -129,7 +158,7 @@ mod tests {
             let error = receive(b.as_fd(), &mut buffer).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }
-        assert_eq!(open_descriptors(), before);
+        assert_eq!(copies_of(&a), 1);
     }
 
     #[test]

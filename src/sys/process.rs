@@ -157,6 +157,14 @@ pub fn reset_signals() -> io::Result<()> {
 /// # Errors
 /// Where `/proc` cannot be read.
 pub fn descendants() -> io::Result<Vec<Pid>> {
+    descendants_of(Pid::this())
+}
+
+/// All processes that descend from `ancestor`, as `/proc` shows them now.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn descendants_of(ancestor: Pid) -> io::Result<Vec<Pid>> {
     let mut parents = std::collections::HashMap::<i32, Vec<i32>>::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -169,7 +177,7 @@ pub fn descendants() -> io::Result<Vec<Pid>> {
         parents.entry(parent.unwrap_or_default()).or_default().push(pid);
     }
     let mut found = Vec::new();
-    let mut next = vec![Pid::this().as_raw()];
+    let mut next = vec![ancestor.as_raw()];
     while let Some(parent) = next.pop() {
         for child in parents.remove(&parent).unwrap_or_default() {
             found.push(Pid::from_raw(child));
@@ -210,21 +218,20 @@ mod tests {
 
     #[test]
     fn descendants_are_children_and_theirs() {
-        let mut child = std::process::Command::new("sh").args(["-c", "sleep 60 & echo up; wait"]);
-        let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut shell = std::process::Command::new("sh");
+        // The grandchild says its number itself, so it is what it will be when that is heard.
+        shell.args(["-c", "sh -c 'echo $$; exec sleep 3600' & wait"]).stdout(std::process::Stdio::piped());
+        let mut child = shell.spawn().unwrap();
         let mut line = String::new();
         let out = child.stdout.take().unwrap();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        let grandchild = Pid::from_raw(line.trim().parse().unwrap());
         let found = descendants().unwrap();
-        let shell = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        assert!(found.contains(&shell));
-        let below = found.iter().filter(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == "sleep\x0060\0")
-        });
-        for pid in below.copied().collect::<Vec<_>>() {
-            PidFd::open(pid).unwrap().signal(Signal::SIGKILL).unwrap();
-        }
-        child.wait().unwrap();
+        let held = PidFd::open(grandchild).unwrap();
+        assert!(found.contains(&Pid::from_raw(i32::try_from(child.id()).unwrap())));
+        assert!(found.contains(&grandchild));
+        held.signal(Signal::SIGKILL).unwrap();
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]

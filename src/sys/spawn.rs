@@ -29,6 +29,8 @@ pub mod role {
     pub const INIT: &str = "@init";
     /// Whether namespaces can be had here.
     pub const PROBE: &str = "@probe-namespaces";
+    /// A part of `verify` that runs as another user.
+    pub const ATTACK: &str = "@attack";
 }
 
 /// What becomes of a role when the process that started it dies.

@@ -24,7 +24,7 @@ impl Secret {
     pub fn random() -> std::io::Result<Self> {
         let mut bytes = Zeroizing::new([0_u8; 32]);
         getrandom::fill(&mut *bytes).map_err(std::io::Error::other)?;
-        Ok(Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes))))
+        Ok(Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))))
     }
 
     /// The text itself, for the one who is to have it.

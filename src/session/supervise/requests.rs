@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Stop, door::DoorHandle};
+use super::{door::DoorHandle, life::Stop};
 use crate::{
     host::{Channel, HostError, LocalHost},
     sandbox::protocol,
