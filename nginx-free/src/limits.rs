@@ -35,7 +35,8 @@ pub struct Limits {
     pub answer: Duration,
     /// Idle connections to the app that are kept.
     pub pool: usize,
-    /// How long an idle connection to the app is kept.
+    /// How long an idle connection to the app is kept. Shorter than the five seconds after which Node closes its side, so
+    /// that a request seldom meets a connection that is about to end.
     pub pool_idle: Duration,
     /// Time for open requests to end once a shutdown began.
     pub drain: Duration,
@@ -60,7 +61,7 @@ impl Default for Limits {
             dial: Duration::from_secs(10),
             answer: Duration::from_secs(3600),
             pool: 16,
-            pool_idle: Duration::from_secs(30),
+            pool_idle: Duration::from_secs(4),
             drain: Duration::from_secs(5),
             routed_segments: 1,
         }

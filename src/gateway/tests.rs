@@ -57,6 +57,13 @@ async fn echo() -> SocketAddr {
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await?);
                 }
+                if head.windows(9).any(|part| part == b"websocket") {
+                    // The answer to the key that these tests send.
+                    let fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSet-Cookie: __Host-shlogin-0=x\r\n\
+                                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+                    stream.write_all(format!("HTTP/1.1 101 Hi\r\n{fields}\r\n").as_bytes()).await?;
+                    return stream.write_all(&head).await;
+                }
                 let fields = "Set-Cookie: own=1\r\nSet-Cookie: __Host-shlogin-0=x; Path=/; Secure\r\n\
                               Set-Cookie: wide=1; Domain=example\r\nClear-Site-Data: \"*\"\r\nAlt-Svc: h3=\":1\"\r\n";
                 stream
@@ -237,12 +244,74 @@ async fn nobody_else_gets_in() {
         let post = get.replacen("GET", "POST", 1) + &format!("Origin: {origin}\nContent-Length: 0\n");
         assert_eq!(status(&running.ask(&post).await), expected, "{origin}");
     }
-    let socket = "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
-                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
     for origin in ["https://node.example:3021", "https://evil.example", "null", "http://node.example"] {
-        let answer = running.ask(&format!("{get}{socket}Origin: {origin}\n")).await;
+        let answer = running.ask(&format!("{get}{SOCKET}Origin: {origin}\n")).await;
         assert_eq!(status(&answer), 403, "{origin}");
     }
+}
+
+const SOCKET: &str = "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
+                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
+
+#[tokio::test]
+async fn a_websocket_passes_the_same_door() {
+    let running = running(Phase::Running).await;
+    let cookie = running.sign_in().await;
+    let get = format!("GET /ws HTTP/1.1\nHost: node.example\n{SOCKET}");
+    assert_eq!(status(&running.ask(&get).await), 401);
+    assert_eq!(status(&running.ask(&format!("{get}Origin: https://node.example\n")).await), 401);
+    let answer = running
+        .ask(&format!("{get}Origin: https://node.example\nCookie: {cookie}; a=1\nX-Forwarded-For: 6.6.6.6\n"))
+        .await;
+    assert_eq!(status(&answer), 101, "{answer}");
+    assert_eq!(field(&answer, "set-cookie"), None, "{answer}");
+    assert!(answer.contains("cookie: a=1\r\n") && !answer.contains("6.6.6.6"), "{answer}");
+    let token = running.gateway.issue().unwrap();
+    let with_token = get.replace("/ws", &format!("/ws?token={}", token.reveal()));
+    assert_eq!(status(&running.ask(&with_token).await), 403, "a WebSocket spends no token");
+    running.phase.send_replace(Phase::Starting);
+    assert_eq!(status(&running.ask(&format!("{get}Cookie: {cookie}\n")).await), 503);
+}
+
+/// All that is logged in this process, down to the least: a subscriber for one thread misses what other tests' threads
+/// have switched off for all.
+static LINES: std::sync::LazyLock<Lines> = std::sync::LazyLock::new(|| {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone());
+    tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    lines
+});
+
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn neither_token_nor_cookie_is_in_any_log() {
+    let lines = &*LINES;
+    let running = running(Phase::Running).await;
+    let token = running.gateway.issue().unwrap();
+    let get = format!("GET /?token={} HTTP/1.1\nHost: node.example\n", token.reveal());
+    let answer = running.ask(&get).await;
+    let cookie = field(&answer, "set-cookie").unwrap().split([';', '=']).nth(1).unwrap().to_owned();
+    assert_eq!(status(&running.ask(&get).await), 403);
+    let text = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
+    assert!(text.contains("status=303"), "nothing was logged");
+    assert!(!text.contains(token.reveal()) && !text.contains(&cookie));
 }
 
 #[tokio::test]
