@@ -56,7 +56,7 @@ pub(crate) fn the_environment_that_was_asked_for_reaches_the_app(site: &Site) {
         let report = session.report();
         let env = &report["env"];
         assert_eq!((&env["ODD"], &env["PLAIN"]), (&json!(odd), &json!("1")), "{name}");
-        assert_eq!(env["SHLOGIN_SESSION"], session.name());
+        assert_eq!(env["SHLOGIN_SESSION"], session.id());
         assert_eq!(env["SHLOGIN_BASE_PATH"], "/");
         let url = env["SHLOGIN_URL"].as_str().unwrap();
         assert!(session.url().starts_with(url) && !url.contains("token"), "{url} of {}", session.url());

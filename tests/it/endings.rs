@@ -66,6 +66,7 @@ pub(crate) fn a_hang_up_of_the_terminal_leaves_nothing(site: &Site) {
         .into_iter()
         .find(|process| process.words.get(1).is_some_and(|word| word == "start"));
     nix::sys::signal::kill(front.unwrap().pid, Signal::SIGHUP).unwrap();
+    assert_ne!(terminal.finish(seconds(15)), 0);
     site.alice.wait_until_nothing_is_left(seconds(15));
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use crate::harness::{Running, Site, User, place::place, program::bare, seconds, sh};
+use crate::harness::{Running, Site, User, place::place, program::bare, seconds, sh, until};
 
 pub(crate) fn a_runtime_folder_that_somebody_else_made_is_refused(site: &Site) {
     let (alice, mallory) = (&site.alice, &site.mallory);
@@ -158,8 +158,9 @@ pub(crate) fn a_full_disk_is_told_and_leaves_nothing(site: &Site) {
             let message = output.json()["error"]["message"].as_str().unwrap().to_owned();
             assert!(message.contains("full") || message.contains("space"), "{variable}: {message}");
         }
-        let left = alice.processes();
-        assert!(left.is_empty(), "{variable}: {left:?}");
+        until(seconds(2), &format!("no process is left with a full {variable}"), || {
+            alice.processes().is_empty().then_some(())
+        });
     }
     sh(&["umount", full.to_str().unwrap()]);
     alice.wait_until_nothing_is_left(seconds(2));

@@ -72,7 +72,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// All processes any of whose user ids is this.
+/// All processes any of whose user ids is this; but for those that are over and wait for the node's own init to say so.
 pub(crate) fn processes_of(uid: u32) -> Vec<Process> {
     fs::read_dir("/proc")
         .into_iter()
@@ -81,6 +81,7 @@ pub(crate) fn processes_of(uid: u32) -> Vec<Process> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(Process::read)
         .filter(|process| process.uids.contains(&uid))
+        .filter(|process| !(process.is_zombie() && process.parent.as_raw() == 1))
         .collect()
 }
 
