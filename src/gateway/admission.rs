@@ -127,6 +127,10 @@ impl<D: Dial> Door<D> {
             return Some(pages::token_refused());
         }
         if signed_in {
+            // It was seen, so it is spent all the same; the cookie stays as it is.
+            if *head.method == Method::GET && !is_ahead(head) {
+                keys.tokens.spend(token, now);
+            }
             return Some(redirect(&query::without(head.path, &query, token), None));
         }
         if *head.method == Method::HEAD {

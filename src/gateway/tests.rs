@@ -192,6 +192,12 @@ async fn a_token_becomes_a_cookie_and_a_clean_url() {
     assert!(answer.contains("shlogin url NAME") && !answer.contains("node.example"), "{answer}");
     let answer = running.ask(&format!("{with_token}Cookie: {cookie}\n")).await;
     assert_eq!((status(&answer), field(&answer, "location")), (303, Some("/lab?a=1")), "a reload goes on");
+
+    let another = running.gateway.issue().unwrap();
+    let with_another = with_token.replace(token.reveal(), another.reveal());
+    let answer = running.ask(&format!("{with_another}Cookie: {cookie}\n")).await;
+    assert_eq!((status(&answer), field(&answer, "set-cookie")), (303, None));
+    assert_eq!(status(&running.ask(&with_another).await), 403, "whoever presents it, a token opens once");
 }
 
 #[tokio::test]
