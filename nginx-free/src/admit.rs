@@ -48,7 +48,21 @@ pub enum Kind {
     WebSocket,
 }
 
-/// The way to the app, for one request. Only the proxy makes one, and it can't be kept for another request.
+/// The way to the app, for one request. Only the proxy makes one, and it can't be kept for another request:
+///
+/// ```compile_fail,E0521
+/// # use std::sync::Mutex;
+/// # use nginx_free::{Admit, Body, Dial, Gate, Head, Verdict};
+/// struct Keeps<D>(Mutex<Vec<Gate<'static>>>, std::marker::PhantomData<fn() -> D>);
+///
+/// impl<D: Dial> Admit for Keeps<D> {
+///     type Dial = D;
+///     async fn admit<'r>(&self, _head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, D> {
+///         self.0.lock().unwrap().push(gate);
+///         Verdict::Answer(http::Response::new(Body::empty()))
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Gate<'r>(PhantomData<fn(&'r ()) -> &'r ()>);
 

@@ -9,6 +9,7 @@
 mod support;
 
 mod floods;
+mod hooks;
 mod hostile_app;
 mod http1;
 mod http2;
