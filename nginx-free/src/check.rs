@@ -1,6 +1,7 @@
-//! What a request must keep before anybody judges it. Stricter than hyper, which was measured to let all of this pass
-//! but the last of these: no `Host` or two of them, an absolute URI that contradicts it, userinfo, `gzip, chunked`,
-//! raw `..`, `TRACE`, `OPTIONS *`, and `Content-Length` beside `Transfer-Encoding` (see [`wire`](crate::wire)).
+//! What a request must keep before anybody judges it. Stricter than hyper 1.12, which was measured to let pass: no `Host`
+//! or two of them, an absolute URI that contradicts it, userinfo, `gzip, chunked`, raw `..`, `TRACE`, `OPTIONS *`.
+//! What hyper
+//! repairs before a service can see it is found by `wire`.
 
 use http::{HeaderName, Method, StatusCode, Version, header, request};
 use hyper::ext::Protocol;

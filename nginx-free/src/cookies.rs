@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// Makes the `Cookie` fields one (RFC 9113 §8.2.3: HTTP/2 may split it, HTTP/1.1 may not), without the cookies whose names `hidden` picks.
+/// Makes the `Cookie` fields one (RFC 9113 §8.2.3: HTTP/2 may split it, HTTP/1.1 may not), without the cookies whose
+/// names `hidden` picks.
 pub(crate) fn cut(fields: &mut HeaderMap, hidden: impl Fn(&[u8]) -> bool) {
     let mut lines = fields.get_all(header::COOKIE).iter();
     let Some(first) = lines.next() else { return };

@@ -2,7 +2,8 @@
 //!
 //! A proxy that looks at `/pod/1/` and an app (or a second proxy) that resolves `/pod/1/../2/` see two different paths.
 //! So in the *routed* part, the first [`Limits::routed_segments`](crate::Limits) segments, nothing may stand that
-//! anyone could read otherwise; and no dot segment of the rest may climb back into it. All else of the path, and the query, is the
+//! anyone could read otherwise; and no dot segment of the rest may climb back into it. All else of the path, and the
+//! query, is the
 //! app's own and goes to it byte for byte.
 
 /// Whether everybody reads the routed part of `path` alike.

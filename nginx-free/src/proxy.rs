@@ -77,7 +77,8 @@ impl<A: Admit> Proxy<A> {
     }
 }
 
-/// What shares the connections of one client. Loopback has millions of addresses, any of which a local user can take: they are one.
+/// What shares the connections of one client. Loopback has millions of addresses, any of which a local user can take:
+/// they are one.
 fn crowd(peer: &Peer) -> PeerKey {
     match peer.key() {
         PeerKey::Ip(IpAddr::V4(ip)) if ip.is_loopback() => PeerKey::Ip(Ipv4Addr::LOCALHOST.into()),

@@ -61,7 +61,8 @@ impl Listener {
 
 impl<A: Admit> Proxy<A> {
     /// Serves one listener until `closing` turns true, or its sender is gone. Then no connection is taken any more, open
-    /// requests may end within [`Limits::drain`](crate::Limits::drain), and WebSockets are cut. Call it once for each listener.
+    /// requests may end within [`Limits::drain`](crate::Limits::drain), and WebSockets are cut. Call it once for each
+    /// listener.
     pub async fn serve(&self, listener: Listener, mut closing: watch::Receiver<bool>) {
         let (alive, mut ended) = mpsc::channel(1);
         let run = Run { closing: closing.clone(), _alive: alive };

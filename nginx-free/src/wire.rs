@@ -8,9 +8,11 @@
 //! | a `#fragment` in the request target | cuts it off | 400 |
 //!
 //! Each is allowed by RFC 9112 to a server, and each is where two servers in a row may disagree. Nothing is held back
-//! or changed: what is found is noted before hyper can see the bytes, and the service that hyper then calls finds the note.
+//! or changed: what is found is noted before hyper can see the bytes, and the service that hyper then calls finds the
+//! note.
 //!
-//! To know where the next head begins, bodies with a length are counted. Chunks are not: after a chunked request, or one that asks for an upgrade, the
+//! To know where the next head begins, bodies with a length are counted. Chunks are not: after a chunked request, or
+//! one that asks for an upgrade, the
 //! service makes its answer the last one on the connection, and the rest passes unseen.
 
 use std::{

@@ -1,6 +1,7 @@
 //! The gateway's certificate: an administrator's, or a self-signed one made once per user and host.
 //!
-//! The self-signed one is kept with its key in one file, so that both change in one step. Processes that want it at the same
+//! The self-signed one is kept with its key in one file, so that both change in one step. Processes that want it at
+//! the same
 //! moment end up with the same one: the first to link its own into place wins, and the others take that.
 
 use std::{

@@ -2,13 +2,15 @@
 //!
 //! A browser keeps cookies by host name, and **ignores the port**: what this gateway sets on `node:3011` the browser also
 //! sends to `node:3021`, which is somebody else's gateway, run by somebody else's process. `__Host-`, `Secure`,
-//! `HttpOnly` and `SameSite` change nothing about it: both ports are the same host and the same site. So the value alone is no proof of who
+//! `HttpOnly` and `SameSite` change nothing about it: both ports are the same host and the same site. So the value
+//! alone is no proof of who
 //! presents it. Each cookie is therefore bound to the address that fetched it (an IPv4 address, an IPv6 /64, or "over
 //! the unix socket"): whoever was sent it by the way cannot use it from the node. Nothing helps where both come from one
 //! address, as with two people's `ssh -L` to one node, which both come from its loopback: there a unix socket in a folder
 //! of one's own is the way (`--listen unix`).
 //!
-//! The other direction is why every cookie of this name's family is cut out of what the app is sent, not only this session's:
+//! The other direction is why every cookie of this name's family is cut out of what the app is sent, not only this
+//! session's:
 //! the same user's other gateways on this host have theirs in the same browser.
 
 use std::{

@@ -1,4 +1,5 @@
-//! What an app may not tell the browser: anything about our cookies, about other gateways on this host, or about the host as such.
+//! What an app may not tell the browser: anything about our cookies, about other gateways on this host, or about the
+//! host as such.
 
 use http::{HeaderValue, header, response};
 
@@ -6,7 +7,8 @@ use super::cookies;
 
 /// Takes such fields out of an app's answer.
 pub(crate) fn edit_answer(head: &mut response::Parts) {
-    // Each of these speaks for the whole host or its every port, and lasts: logging out of, or locking out, the neighbours.
+    // Each of these speaks for the whole host or its every port, and lasts: logging out of, or locking out, the
+    // neighbours.
     for name in ["clear-site-data", "strict-transport-security", "alt-svc"] {
         head.headers.remove(name);
     }

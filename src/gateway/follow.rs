@@ -1,4 +1,5 @@
-//! The log as the starting page follows it: server-sent events, from the last 64 KiB of the file on, until the app answers or ends.
+//! The log as the starting page follows it: server-sent events, from the last 64 KiB of the file on, until the app
+//! answers or ends.
 
 use std::{
     convert::Infallible,
@@ -91,7 +92,8 @@ impl Follow {
     }
 }
 
-/// The text from `at` up to `length` or a chunk's size, and where it ends: not within a character, unless there is no more of it.
+/// The text from `at` up to `length` or a chunk's size, and where it ends: not within a character, unless there is no
+/// more of it.
 fn read(log: &std::path::Path, at: u64, length: u64) -> io::Result<(String, u64)> {
     let want = usize::try_from(length - at).unwrap_or(CHUNK).min(CHUNK);
     let mut bytes = vec![0; want];

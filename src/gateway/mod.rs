@@ -68,7 +68,8 @@ pub struct Gateway<D> {
 }
 
 impl<D: Dial> Gateway<D> {
-    /// A gateway that reaches its app by `dial`. `log_len` is how many bytes the log has: the starting page reads on when it grows.
+    /// A gateway that reaches its app by `dial`. `log_len` is how many bytes the log has: the starting page reads on
+    /// when it grows.
     pub fn new(
         options: Options,
         tls: Arc<ServerConfig>,
