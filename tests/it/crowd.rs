@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, thread, time::Instant};
 
-use crate::harness::{Running, Site, User, heavy, program::bare, seconds};
+use crate::harness::{Running, Site, User, heavy, program::bare, seconds, until};
 
 pub(crate) fn fifty_sessions_at_once_by_two_users(site: &Site) {
     let _alone = heavy();
@@ -56,6 +56,46 @@ pub(crate) fn fifty_sessions_at_once_by_two_users(site: &Site) {
     }
     eprintln!("and gone {:?} after the first stop", stopping.elapsed());
     assert_eq!(descriptors_of_this_process(), before);
+}
+
+/// Connections of every kind come and go; the processes of the session have as many descriptors after as before.
+pub(crate) fn connections_leave_no_descriptor(site: &Site) {
+    let session = site.alice.start_bare("fds", &["--network", "isolated"], &[]);
+    let gate = session.signed_in();
+    let origin = gate.origin();
+    let count = || -> Vec<(String, usize)> {
+        let ours = site.alice.processes().into_iter().filter(|process| process.role().starts_with('@'));
+        ours.map(|process| (process.role().to_owned(), process.descriptors())).collect()
+    };
+    // What is opened once and kept, like a connection to the app, is there after the first round.
+    let mut before = Vec::new();
+    for round in 0..6 {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        assert_eq!(gate.get("/").status, 200);
+                        drop(gate.connect().unwrap());
+                        assert_eq!(
+                            gate.websocket("/ws", &[("Origin", &origin)]).ok().unwrap().ask(b"x"),
+                            b"x"
+                        );
+                        assert!(session.stranger().get("/").status >= 400);
+                    }
+                });
+            }
+        });
+        site.alice.shlogin(&["exec", "fds", "--", "true"]).ok();
+        site.alice.shlogin(&["url", "fds"]).ok();
+        if round == 0 {
+            before = count();
+        }
+    }
+    assert!(before.len() >= 3, "{before:?}");
+    until(seconds(15), "descriptors are back to base", || {
+        let now = count();
+        now.iter().zip(&before).all(|((_, now), (_, before))| now <= before).then_some(())
+    });
 }
 
 fn descriptors_of_this_process() -> usize {

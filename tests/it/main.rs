@@ -34,11 +34,11 @@ use harness::{
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
-    if let [_, role, targets] = &words[..] {
-        if role == scan::ROLE {
-            scan::run(targets);
-            return ExitCode::SUCCESS;
-        }
+    if let [_, role, targets] = &words[..]
+        && role == scan::ROLE
+    {
+        scan::run(targets);
+        return ExitCode::SUCCESS;
     }
     let conclusion = libtest_mimic::run(&Arguments::from_args(), proofs());
     place::remove();
@@ -78,7 +78,8 @@ fn proofs() -> Vec<Trial> {
             doctor_prints_a_line_for_each_thing []
             verify_finds_nothing_open [];
         crowd:
-            fifty_sessions_at_once_by_two_users [];
+            fifty_sessions_at_once_by_two_users []
+            connections_leave_no_descriptor [];
         endings:
             the_session_ends_with_its_app_and_its_status []
             the_foreground_ends_with_the_app_s_status []

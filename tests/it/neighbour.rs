@@ -140,9 +140,6 @@ pub(crate) fn the_environment_makes_nothing_run_with_other_rights(site: &Site) {
             let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
             let effective =
                 status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0").to_owned();
-            let owns = fs::metadata(format!("/proc/{}/ns/user", process.pid))
-                .and(fs::metadata("/proc/self/ns/user"));
-            let _ = owns;
             let own_namespace = fs::read_link(format!("/proc/{}/ns/user", process.pid)).ok()
                 == fs::read_link("/proc/self/ns/user").ok();
             assert!(
@@ -193,9 +190,27 @@ pub(crate) fn an_app_cannot_type_on_the_terminal_it_was_started_from(site: &Site
 }
 
 pub(crate) fn the_app_holds_no_descriptor_and_no_capability_of_ours(site: &Site) {
+    // Whoever starts a session may have files open that its programs inherit: a job's, a shell's. A session has none.
+    let program = place().program().display().to_string();
+    let app = place().app().display().to_string();
+    let image = place().image("tiny").display().to_string();
+    let start = |words: &[&str]| {
+        let with_more = [
+            "sh",
+            "-c",
+            "exec 9</etc/hostname 8>&1; exec \"$@\"",
+            "sh",
+            &program,
+            "start",
+            "--json",
+            "--network",
+            "isolated",
+        ];
+        Session { user: &site.alice, json: site.alice.run(&[&with_more, words].concat()).ok().json() }
+    };
     let sessions = [
-        site.alice.start_bare("bare", &["--network", "isolated"], &[]),
-        site.alice.start_image("image", &["--network", "isolated"], &[]),
+        start(&["--name", "bare", "--", "/usr/bin/python3", "-S", "-E", &app]),
+        start(&["--name", "image", &image]),
     ];
     for session in sessions {
         let report = session.report();
@@ -206,7 +221,11 @@ pub(crate) fn the_app_holds_no_descriptor_and_no_capability_of_ours(site: &Site)
         assert_eq!(status["NoNewPrivs"], "1", "{}: {status:#}", session.name());
         // Its three streams, the listener, this connection, and the folder it is just reading.
         let fds: Vec<u64> = report["fds"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
-        assert!(fds.len() <= 6 && fds.starts_with(&[0, 1, 2]), "{}: {fds:?}", session.name());
+        assert!(
+            fds.len() <= 6 && fds.starts_with(&[0, 1, 2]),
+            "{}: {fds:?}, of which three are streams",
+            session.name()
+        );
         let variables = report["env"].as_object().unwrap();
         let token = session.url().rsplit('=').next().unwrap();
         assert!(variables.values().all(|value| value != &json!(token)), "{variables:?}");

@@ -280,10 +280,10 @@ pub(crate) fn read_answer(wire: &mut impl Read, no_body: bool) -> io::Result<Opt
     } else if let Some(length) = answer.header("content-length").and_then(|length| length.parse().ok()) {
         answer.body = vec![0; length];
         wire.read_exact(&mut answer.body)?;
-    } else if let Err(error) = wire.read_to_end(&mut answer.body) {
-        if !is_close(&error) {
-            return Err(error);
-        }
+    } else if let Err(error) = wire.read_to_end(&mut answer.body)
+        && !is_close(&error)
+    {
+        return Err(error);
     }
     Ok(Some(answer))
 }
