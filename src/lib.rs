@@ -11,4 +11,5 @@ pub mod host;
 pub mod sandbox;
 pub mod session;
 pub mod sys;
+pub mod verify;
 pub mod words;

@@ -48,6 +48,8 @@ pub(super) enum Command {
     Forget(ForgetArgs),
     /// Say what this machine can do, and what stands in the way
     Doctor,
+    /// Attack a running session from outside, and say what held and what did not
+    Verify(VerifyArgs),
     /// Show the configuration in force
     Config(ConfigArgs),
     /// Print completions for a shell
@@ -177,6 +179,18 @@ pub(super) struct ForgetArgs {
     /// All ended sessions
     #[arg(short, long, conflicts_with = "names")]
     pub(super) all: bool,
+}
+
+#[derive(Args)]
+pub(super) struct VerifyArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// Attack as this user (root only)
+    #[arg(long = "as", value_name = "USER")]
+    pub(super) attacker: Option<String>,
+    /// The session is this user's (root only)
+    #[arg(long, value_name = "USER", requires = "attacker")]
+    pub(super) owner: Option<String>,
 }
 
 #[derive(Args)]

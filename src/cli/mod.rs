@@ -10,6 +10,7 @@ mod output;
 mod sessions;
 mod start;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
         Command::Shell(args) => exec::shell(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),
+        Command::Verify(args) => verify::verify(&args, &output),
         Command::Config(args) => config::config(&args, &output),
         Command::Completions(args) => config::completions(&args),
         Command::Man(args) => config::man(&args),

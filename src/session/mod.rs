@@ -12,6 +12,8 @@ mod supervise;
 pub use launch::{LaunchError, Launched};
 pub use lock::{Lock, LockError};
 pub use pod::{Allocated, Listener, PodError};
-pub use record::{GatewayRecord, Record, Records, RecordsError, State, Which, log_path};
+pub use record::{
+    DIAGNOSTICS, GatewayRecord, Record, Records, RecordsError, State, Which, log_path, read as read_record,
+};
 pub use spec::{GatewaySpec, SessionSpec};
 pub use supervise::run as run_supervisor;

@@ -21,7 +21,7 @@ const FILE: &str = "record.json";
 /// The app's output.
 const LOG: &str = "log";
 /// What shlogin itself had to say.
-pub(super) const DIAGNOSTICS: &str = "shlogin.log";
+pub const DIAGNOSTICS: &str = "shlogin.log";
 
 /// Where a session's log is.
 pub fn log_path(state: &Path, id: SessionId) -> PathBuf {
@@ -257,7 +257,11 @@ pub enum Which {
     Any,
 }
 
-fn read(folder: &PrivateFolder) -> Result<Option<Record>, RecordsError> {
+/// The record in a folder of its own; `None` where there is none.
+///
+/// # Errors
+/// As [`RecordsError`].
+pub fn read(folder: &PrivateFolder) -> Result<Option<Record>, RecordsError> {
     // One that cannot be parsed is another version's; it is not shown, and goes when its owner removes it.
     Ok(folder.read(FILE)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
