@@ -66,6 +66,8 @@ impl User {
             .arg(&picture)
             .args(rest);
         command.env("SHLOGIN_BROWSER_MODULES", &*DRIVERS).env("TMPDIR", &self.home);
+        // what a browser keeps there is none of a session's
+        command.env_remove("XDG_RUNTIME_DIR");
         let output = Running::spawn(command).finish(seconds(240));
         if output.code() != 0 {
             keep(&picture, driver);
