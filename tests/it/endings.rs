@@ -33,13 +33,14 @@ pub(crate) fn the_foreground_ends_with_the_app_s_status(site: &Site) {
     let running = Running::spawn(site.alice.shlogin_command(&args));
     running.wait_for(seconds(20), "tiny listens on");
     running.wait_for(seconds(5), "hello from the app");
+    // until the session has seen it listen, its page is the one that says so
+    until(seconds(10), "the session runs", || (site.alice.list()[0]["state"] == "running").then_some(()));
     let url = site.alice.shlogin(&["url", "front"]).ok().stdout;
     let mut gate = crate::harness::http::Gate::to(url.trim());
     gate.sign_in(url.trim());
-    let _ = gate.raw(
-        format!("GET /exit?9 HTTP/1.1\r\nHost: {}\r\n{}\r\n", gate.authority, gate.cookie_header())
-            .as_bytes(),
-    );
+    let head = format!("GET /exit?9 HTTP/1.1\r\nHost: {}\r\n{}\r\n", gate.authority, gate.cookie_header());
+    let answer = gate.raw(head.as_bytes());
+    assert!(answer.as_ref().is_none_or(|answer| answer.status == 502), "{answer:?}");
     running.finish(seconds(10)).ended_with(9);
     site.alice.wait_until_nothing_is_left(seconds(2));
 }

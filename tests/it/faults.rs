@@ -75,10 +75,10 @@ pub(crate) fn killing_the_supervisor_at_any_moment_of_the_start_leaves_nothing(s
     let alice = &site.alice;
     let image = crate::harness::place::place().image("tiny").display().to_string();
     // The moments: each time a process that was not there before appears.
-    for moment in ["@supervise", "@keeper", "@init", "pasta", "squashfuse", "python3"] {
+    for moment in ["@supervise", "@keeper", "@init", "pas", "squashfuse", "python3"] {
         let start =
             Running::spawn(alice.shlogin_command(&["start", "--name", "victim", &image, "--", "+never"]));
-        // pasta renames itself to say which of its builds it is
+        // pasta renames itself, to passt.avx2 for one, after which of its builds it is
         let seen = until(seconds(20), moment, || {
             let processes = alice.processes();
             processes.iter().find(|process| process.role().starts_with(moment)).cloned()
