@@ -17,6 +17,7 @@ mod endings;
 mod faults;
 mod files;
 mod floors;
+mod forms;
 mod gateway;
 mod harness;
 mod neighbour;
@@ -101,6 +102,10 @@ fn proofs() -> Vec<Trial> {
             a_full_disk_is_told_and_leaves_nothing []
             the_private_tmp_is_the_session_s_own_and_on_disk []
             nothing_is_left_of_a_session_s_files [];
+        forms:
+            an_image_can_be_a_folder_and_its_run_script_stands_in [Apptainer]
+            a_socket_instead_of_namespaces_is_out_of_others_reach []
+            an_app_that_opens_a_port_is_refused_without_namespaces [];
         gateway:
             a_token_works_once_and_leaves_no_trace []
             nobody_gets_in_without_a_token_or_with_another_session_s_cookie []
@@ -120,7 +125,7 @@ fn proofs() -> Vec<Trial> {
             the_app_holds_no_descriptor_and_no_capability_of_ours [Apptainer];
         network:
             outbound_works_by_name_at_the_first_instruction [Pasta, Internet]
-            outbound_works_behind_a_stub_resolver [Pasta, Internet]
+            outbound_works_behind_a_resolver_on_loopback [Pasta, Internet]
             outbound_works_from_an_image [Apptainer, Pasta, Internet]
             nothing_comes_in_and_the_node_s_loopback_is_out_of_reach [Pasta, Internet]
             isolated_reaches_nothing [Internet];

@@ -50,16 +50,16 @@ pub(crate) fn outbound_works_by_name_at_the_first_instruction(site: &Site) {
     fetches_by_name(site, Resolver::Direct, false);
 }
 
-pub(crate) fn outbound_works_behind_a_stub_resolver(site: &Site) {
-    fetches_by_name(site, Resolver::Stub, false);
+pub(crate) fn outbound_works_behind_a_resolver_on_loopback(site: &Site) {
+    fetches_by_name(site, Resolver::Loopback, false);
 }
 
 pub(crate) fn outbound_works_from_an_image(site: &Site) {
-    fetches_by_name(site, Resolver::Stub, true);
+    fetches_by_name(site, Resolver::Loopback, true);
 }
 
 pub(crate) fn nothing_comes_in_and_the_node_s_loopback_is_out_of_reach(site: &Site) {
-    let internet = Internet::new(Resolver::Stub);
+    let internet = Internet::new(Resolver::Loopback);
     // A service of the node's, on all its addresses: another user's app, say.
     let service = Running::spawn(internet.on_node(
         &site.mallory,

@@ -33,8 +33,8 @@ pub(crate) const NODE: &str = "198.51.100.2";
 pub(crate) enum Resolver {
     /// It names the world's name server.
     Direct,
-    /// It names a stub on the node's own loopback, which asks the world's.
-    Stub,
+    /// It names a forwarder on the node's own loopback, which asks the world's.
+    Loopback,
 }
 
 /// The two networks, with their servers.
@@ -86,7 +86,7 @@ impl Internet {
         internet.wait_for_port(&world, WORLD, "80");
         let nameserver = match resolver {
             Resolver::Direct => WORLD,
-            Resolver::Stub => {
+            Resolver::Loopback => {
                 let upstream = format!("--server={WORLD}");
                 internet.serve(&node, &[&dns[..], &[&upstream, "--listen-address", "127.0.0.53"]].concat());
                 internet.wait_for_port(&node, "127.0.0.53", "53");

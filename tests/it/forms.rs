@@ -1,0 +1,61 @@
+//! The other forms a session can have: an image that is a folder, an app behind a socket instead of namespaces.
+
+use std::{fs, path::PathBuf};
+
+use crate::harness::{Running, Site, User, place::place, program::bare, scan::Targets, seconds};
+
+/// Unpacks the tiny image into a folder of hers.
+fn unpack(user: &User) -> PathBuf {
+    let folder = user.home.join("unpacked");
+    let mut command = user.command("apptainer");
+    command.args(["--silent", "build", "--sandbox"]).arg(&folder).arg(place().image("tiny"));
+    // what the build itself keeps is no session's
+    command.env("APPTAINER_TMPDIR", &user.home).env_remove("XDG_RUNTIME_DIR");
+    Running::spawn(command).finish(seconds(60)).ok();
+    folder
+}
+
+pub(crate) fn an_image_can_be_a_folder_and_its_run_script_stands_in(site: &Site) {
+    let folder = unpack(&site.alice);
+    let image = folder.display().to_string();
+    let start =
+        |name: &str| site.alice.start(&["--name", name, "--network", "isolated", &image, "--", "a b", "c"]);
+    assert_eq!(start("as-it-is").report()["env"]["STARTED_BY"], "start");
+
+    // As an image has it whose definition names none.
+    let script = folder.join(".singularity.d/startscript");
+    fs::write(&script, "#!/bin/sh\n\n# nothing to do\n").unwrap();
+    let report = start("stand-in").report();
+    assert_eq!(report["env"]["STARTED_BY"], "run", "a start script that does nothing is none");
+    assert_eq!(report["args"], serde_json::json!(["a b", "c"]));
+}
+
+pub(crate) fn a_socket_instead_of_namespaces_is_out_of_others_reach(site: &Site) {
+    let mark = format!("{} socket", site.alice.name);
+    let session = site.alice.start_bare(
+        "fallback",
+        &["--isolation", "socket"],
+        &["+unix=$SHLOGIN_SOCKET", &format!("+mark={mark}")],
+    );
+    assert_eq!(session.json["isolation"], "socket");
+    assert_eq!(session.signed_in().get("/").text(), mark);
+    let report = session.report();
+    let socket = PathBuf::from(report["env"]["SHLOGIN_SOCKET"].as_str().unwrap());
+    let found = site.mallory.scan(&Targets {
+        mark,
+        pids: Vec::new(),
+        paths: vec![socket.parent().unwrap().to_owned(), socket],
+        ports: vec![session.gateway_port()],
+    });
+    assert!(found.files.is_empty() && found.reached.is_empty(), "{found:?}");
+    session.stop();
+    site.alice.wait_until_nothing_is_left(seconds(2));
+}
+
+pub(crate) fn an_app_that_opens_a_port_is_refused_without_namespaces(site: &Site) {
+    let mut args = vec!["start".to_owned(), "--json".to_owned()];
+    args.extend(bare("careless", &["--isolation", "socket"], &["+port=18351"]));
+    let output = site.alice.shlogin(&args.iter().map(String::as_str).collect::<Vec<_>>()).ended_with(119);
+    assert!(output.json()["error"]["message"].as_str().unwrap().contains("18351"), "{output:?}");
+    site.alice.wait_until_nothing_is_left(seconds(2));
+}
