@@ -1,4 +1,5 @@
-//! Sockets in the abstract namespace: they have no file and no permissions, only the network namespace keeps others away.
+//! Sockets in the abstract namespace: they have no file and no permissions; only the network namespace keeps others
+//! away.
 
 use std::{io, os::fd::AsRawFd};
 

@@ -27,8 +27,8 @@ impl Finding {
         Self { what: what.into(), tried: tried.into(), got_through, result, at: Timestamp::now() }
     }
 
-    /// `held     port 8888 on 127.0.0.1: TCP connect → connection refused`, with nothing in it that a terminal would obey:
-    /// names of processes and sockets are the app's choice.
+    /// `held     port 8888 on 127.0.0.1: TCP connect → connection refused`, with nothing in it that a terminal would
+    /// obey: names of processes and sockets are the app's choice.
     pub fn line(&self) -> String {
         let mark = if self.got_through { "THROUGH " } else { "held    " };
         let line = format!("{mark} {}: {} → {}", self.what, self.tried, self.result);

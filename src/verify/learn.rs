@@ -112,10 +112,11 @@ async fn enter(record: &Record, live: &[Record], notes: &mut Vec<String>) -> Res
     }
     let mark = owner::mark(record, &door, &pass).await;
     if mark.is_none() {
-        notes.push(
-            "The app's page is too short to be known again: answers are judged by their status alone."
-                .to_owned(),
-        );
+        let why = match record.state {
+            State::Running => "The app has no page long enough to be known again",
+            _ => "The app does not answer yet",
+        };
+        notes.push(format!("{why}: answers are judged by their status alone."));
     }
     let findings = owner::attack(&door, &pass, other.as_ref(), mark.as_ref()).await;
     Ok(Entered { door, pass, other, mark, findings })
@@ -128,8 +129,8 @@ struct Inside {
     abstracts: Vec<AbstractSocket>,
 }
 
-/// The processes, and what they listen on. A network of one's own is listed by its `/proc/PID/net`; without one, it is the
-/// host's, and what the app's processes hold of it counts.
+/// The processes, and what they listen on. A network of one's own is listed by its `/proc/PID/net`; without one, it is
+/// the host's, and what the app's processes hold of it counts.
 fn inside(supervisor: Pid, isolation: Isolation) -> Result<Inside, VerifyError> {
     let failed = || VerifyError::io("cannot read /proc");
     let below = descendants_of(supervisor).map_err(failed())?;

@@ -1,18 +1,18 @@
 //! Attacks a running session from outside, and says of each attempt whether it got through.
 //!
-//! Two phases. The **owner's** learns what there is (processes, ports, sockets, paths), takes a token to the gateway as a
-//! browser would, and tries what only somebody with a cookie can. It ends in an error where the gateway does not let its
-//! owner in: refusals would then prove nothing. The **attacker's** knows where everything is and has a used token and a
-//! made-up cookie; nothing it is told opens anything.
+//! Two phases. The **owner's** learns what there is (processes, ports, sockets, paths), takes a token to the gateway as
+//! a browser would, and tries what only somebody with a cookie can. It ends in an error where the gateway does not let
+//! its owner in: refusals would then prove nothing. The **attacker's** knows where everything is and has a used token
+//! and a made-up cookie; nothing it is told opens anything.
 //!
 //! ```text
 //! verify NAME                          learn, then attack, both in this process: the owner is the attacker
 //! verify NAME --as B          (root)   learn here; @attack ─► becomes B ─► attack
 //! verify NAME --as B --owner A (root)  @attack ─► becomes A ─► learn; @attack ─► becomes B ─► attack
 //! ```
-//! Of another user's session root knows no folder: `$XDG_STATE_HOME` and `$XDG_RUNTIME_DIR` are that user's own choice. So
-//! the running supervisor is looked for by its name in `ps`, and the file that it writes its diagnostics to says where the
-//! record is, which says the rest.
+//! Of another user's session root knows no folder: `$XDG_STATE_HOME` and `$XDG_RUNTIME_DIR` are that user's own choice.
+//! So the running supervisor is looked for by its name in `ps`, and the file that it writes its diagnostics to says
+//! where the record is, which says the rest.
 //!
 //! It changes nothing, but for one sign-in more among those the gateway remembers, and one `GET /` that the app sees.
 

@@ -1,5 +1,5 @@
-//! Trusts one certificate: the one whose SHA-256 the session's record has. Names, dates and issuers say nothing here, for a
-//! self-signed certificate has only its own word for them; its key is proven all the same.
+//! Trusts one certificate: the one whose SHA-256 the session's record has. Names, dates and issuers say nothing here,
+//! for a self-signed certificate has only its own word for them; its key is proven all the same.
 
 use std::sync::Arc;
 

@@ -107,8 +107,8 @@ fn whose(address: SocketAddr, table: &[Listening], target: &Target) -> Outcome {
     }
 }
 
-/// The pod's first port, which is the one before the gateway's. Bound, so that nobody else gets it; if an ssh server listens
-/// there, who may sign in is its affair.
+/// The pod's first port, which is the one before the gateway's. Bound, so that nobody else gets it; if an ssh server
+/// listens there, who may sign in is its affair.
 async fn ssh(target: &Target, addresses: &[SocketAddr]) -> Finding {
     let port = target.door.port.saturating_sub(1);
     let mut answered = Vec::new();

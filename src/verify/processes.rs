@@ -112,21 +112,28 @@ fn of(pid: i32, what: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{BufRead, BufReader},
+        process::Stdio,
+    };
 
     #[test]
     fn a_secret_in_arguments_or_environment_is_found() {
-        let mut child = std::process::Command::new("sleep").arg("60").env("V", "in-env").spawn().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "echo up; read end", "in-words"]).env("V", "in-env");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        // `spawn` returns when the program has been executed.
+        // Before it has said so, it need not have its words yet.
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
         let all = [process(pid).unwrap()];
         let look = |secret: &'static [u8]| {
             search(&all, move |bytes| bytes.windows(secret.len()).any(|part| part == secret))
         };
-        assert_eq!(words(pid), ["sleep", "60"]);
-        assert!(look(b"sleep").result.contains("arguments"));
+        assert_eq!(words(pid), ["sh", "-c", "echo up; read end", "in-words"]);
+        assert!(look(b"in-words").result.contains("arguments"));
         assert!(look(b"in-env").result.contains("environment"));
         assert!(!look(b"absent").got_through);
-        child.kill().unwrap();
+        drop(child.stdin.take());
         child.wait().unwrap();
     }
 

@@ -133,7 +133,8 @@ fn hear(answer: OwnedFd) -> io::Result<Reply> {
     }
 }
 
-/// The role [`role::ATTACK`]. Descriptors: 3 the order as a file, 4 the pipe for the reply. Call it before any thread exists.
+/// The role [`role::ATTACK`]. Descriptors: 3 the order as a file, 4 the pipe for the reply. Call it before any thread
+/// exists.
 pub fn run() -> ExitCode {
     let [order, answer] = match [0, 1].map(|n| inherited(INHERITED + n)) {
         [Ok(a), Ok(b)] => [a, b],

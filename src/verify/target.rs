@@ -120,7 +120,8 @@ pub(super) struct Mark([u8; 32]);
 impl Mark {
     const LEN: usize = 64;
 
-    /// Of an answer's body. Taken from its middle, since pages of all the world begin alike. `None` where it is too short to be known by.
+    /// Of an answer's body. Taken from its middle, since pages of all the world begin alike. `None` where it is too
+    /// short to be known by.
     pub(super) fn of(body: &[u8]) -> Option<Self> {
         let from = body.len().checked_sub(Self::LEN)? / 2;
         Some(Self(Sha256::digest(&body[from..from + Self::LEN]).into()))
