@@ -114,7 +114,7 @@ fn cache() -> PathBuf {
     let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     xdg.or_else(|| Some(home()?.join(".cache")))
         .unwrap_or_else(|| PathBuf::from("/nonexistent"))
-        .join("shlogin/images")
+        .join("shlogin")
 }
 
 /// Takes the name that was asked for, or the first free one made from image or command.

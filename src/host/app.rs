@@ -50,6 +50,8 @@ pub struct ImageSpec {
     pub named: String,
     /// The SIF or sandbox folder, absolute.
     pub path: PathBuf,
+    /// Where the person keeps what can be made again.
+    pub cache: PathBuf,
 }
 
 /// A command that does not follow from what was asked.

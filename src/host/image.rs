@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{ImageSpec, Runtime};
+use super::{ImageSpec, Runtime, scripts};
 
 /// The schemes that `apptainer pull` takes; anything else is a path.
 const SCHEMES: [&str; 8] =
@@ -60,20 +60,20 @@ fn scheme(named: &str) -> Option<&str> {
     (SCHEMES.contains(&scheme) && !Path::new(named).exists()).then_some(scheme)
 }
 
-/// From a name to an image on this node, pulling it if it is a URI.
+/// From a name to an image on this node, pulling it into `cache` if it is a URI.
 ///
 /// # Errors
 /// As [`ImageError`].
 pub fn resolve(named: &str, runtime: &Runtime, cache: &Path) -> Result<ImageSpec, ImageError> {
     let path = match scheme(named) {
-        Some(_) => pull(named, runtime, cache)?,
+        Some(_) => pull(named, runtime, &cache.join("images"))?,
         None => {
             let missing = |source| ImageError::Missing { path: named.to_owned(), source };
             fs::canonicalize(named).map_err(missing)?
         }
     };
     check(named, &path)?;
-    Ok(ImageSpec { named: named.to_owned(), path })
+    Ok(ImageSpec { named: named.to_owned(), path, cache: cache.to_owned() })
 }
 
 fn check(named: &str, path: &Path) -> Result<(), ImageError> {
@@ -187,7 +187,7 @@ struct InspectedAttributes {
     startscript: Option<String>,
 }
 
-/// Asks the runtime for an image's scripts (`inspect --json --startscript`).
+/// An image's scripts: as remembered, or as the runtime says (`inspect --json --startscript`).
 ///
 /// # Errors
 /// As [`ImageError`].
@@ -196,6 +196,9 @@ pub async fn inspect(
     runtime: &Runtime,
     env: &[(OsString, OsString)],
 ) -> Result<Scripts, ImageError> {
+    if let Some(start) = scripts::recall(image) {
+        return Ok(Scripts { start: start.and_then(Script::new) });
+    }
     let mut command = tokio::process::Command::new(&runtime.program);
     command.args(["inspect", "--json", "--startscript"]).arg(&image.path);
     command
@@ -214,7 +217,9 @@ pub async fn inspect(
     }
     let inspected: Inspected = serde_json::from_slice(&output.stdout)
         .map_err(|error| no_image(format!("unreadable description: {error}")))?;
-    Ok(Scripts { start: inspected.data.attributes.startscript.and_then(Script::new) })
+    let start = inspected.data.attributes.startscript;
+    scripts::remember(image, start.as_deref());
+    Ok(Scripts { start: start.and_then(Script::new) })
 }
 
 #[cfg(test)]

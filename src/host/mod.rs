@@ -9,6 +9,7 @@ mod local;
 mod names;
 mod port;
 mod runtime;
+mod scripts;
 
 pub use app::{AppSpec, Container, ImageSpec};
 pub use channel::Channel;

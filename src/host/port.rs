@@ -21,8 +21,11 @@ use tokio::{
 use super::{Link, LinkError};
 use crate::sandbox::{protocol::Endpoint, reachable};
 
-/// How often to look while an app starts: short beside the start of any app, long beside the look (some 50 µs).
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long to wait between looks while an app starts: a fiftieth of what it has taken so far, so that looking neither
+/// delays an app that is quick nor (at some 50 µs a look) burdens a node where one is slow.
+fn next_look(waited: Duration) -> Duration {
+    (waited / 50).clamp(Duration::from_millis(1), Duration::from_millis(50))
+}
 /// How long something that listens may take to answer its first request before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// When to ask again something that did not speak HTTP.
@@ -46,10 +49,11 @@ pub enum Target {
 pub(super) async fn answers(link: &Link, target: &Target) -> Result<Endpoint, LinkError> {
     let mut asked: HashMap<Endpoint, Instant> = HashMap::new();
     let mut asking = JoinSet::new();
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let begun = Instant::now();
+    let mut look = begun;
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            () = tokio::time::sleep_until(look) => look = Instant::now() + next_look(begun.elapsed()),
             Some(answer) = asking.join_next() => {
                 if let Ok((endpoint, true)) = answer {
                     return Ok(endpoint);
