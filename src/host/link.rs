@@ -303,3 +303,106 @@ impl Task {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+    use super::*;
+
+    /// A link, and the end of it that an app which has taken init over would hold.
+    fn taken_over() -> (Link, OwnedFd) {
+        let (ours, theirs) = message::pair().unwrap();
+        (Link::open(ours, Vec::new()).unwrap(), theirs)
+    }
+
+    async fn closes(link: &Link) -> String {
+        let mut health = link.health();
+        let closed = health.wait_for(|health| matches!(health, Health::Closed(_)));
+        match &*tokio::time::timeout(std::time::Duration::from_secs(5), closed).await.unwrap().unwrap() {
+            Health::Closed(why) => why.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn say(socket: &OwnedFd, bytes: &[u8], fds: &[std::os::fd::RawFd]) {
+        let rights = [ControlMessage::ScmRights(fds)];
+        let control = if fds.is_empty() { &[][..] } else { &rights[..] };
+        // It may have been cut off before it has said all it wants to.
+        let _ = sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[io::IoSlice::new(bytes)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+    }
+
+    /// How many descriptors of this process are of the same open socket.
+    fn copies_of(socket: &impl AsRawFd) -> usize {
+        let same = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        all.filter(|entry| std::fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|its| its == same))
+            .count()
+    }
+
+    /// Threat 4: whatever a taken-over init sends, the link closes and keeps nothing.
+    #[tokio::test]
+    async fn threat_4_a_taken_over_init_is_cut_off_and_leaves_no_descriptor() {
+        let bait = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let fd = bait.as_raw_fd();
+        let json = |event: &Event| serde_json::to_vec(event).unwrap();
+        let attacks: [(&str, Vec<u8>, Vec<std::os::fd::RawFd>); 7] = [
+            ("253 descriptors", json(&Event::Ready), vec![fd; 253]),
+            ("one too many", json(&Event::Ready), vec![fd; message::MAX_FDS + 1]),
+            ("descriptors where none belong", json(&Event::Ready), vec![fd]),
+            ("no data", Vec::new(), vec![fd]),
+            ("no JSON", b"{\"Exited\":".to_vec(), vec![fd; 3]),
+            ("an answer to nothing", json(&Event::Connected { id: 7 }), vec![fd]),
+            ("64 KiB of it", vec![b' '; message::MAX_LEN + 1], vec![fd; 8]),
+        ];
+        for (what, bytes, fds) in attacks {
+            let (link, init) = taken_over();
+            say(&init, &bytes, &fds);
+            let why = closes(&link).await;
+            assert_eq!(copies_of(&bait), 1, "{what}: {why}");
+            assert!(matches!(link.listeners().await, Err(LinkError::Gone)), "{what}");
+        }
+    }
+
+    /// Threat 4: ten thousand messages, each an answer that nobody waits for.
+    #[tokio::test]
+    async fn threat_4_a_flood_ends_at_its_first_message() {
+        let (link, init) = taken_over();
+        let flood = std::thread::spawn(move || {
+            let event = serde_json::to_vec(&Event::Spawned { id: 1 }).unwrap();
+            (0..10_000).for_each(|_| say(&init, &event, &[]));
+        });
+        closes(&link).await;
+        flood.join().unwrap();
+    }
+
+    /// A descriptor that is no connected stream socket is not taken for a connection.
+    #[tokio::test]
+    async fn threat_4_only_a_connection_answers_a_dial() {
+        for listening in [false, true] {
+            let (link, init) = taken_over();
+            let dial = tokio::spawn({
+                let link = link.clone();
+                async move { link.dial(Endpoint::Tcp(([127, 0, 0, 1], 1).into())).await }
+            });
+            let wrong: OwnedFd = if listening {
+                std::net::TcpListener::bind("127.0.0.1:0").unwrap().into()
+            } else {
+                std::fs::File::open("/dev/null").unwrap().into()
+            };
+            let answer = serde_json::to_vec(&Event::Connected { id: 1 }).unwrap();
+            tokio::task::yield_now().await;
+            say(&init, &answer, &[wrong.as_raw_fd()]);
+            assert!(matches!(dial.await.unwrap(), Err(LinkError::Gone)));
+            closes(&link).await;
+        }
+    }
+}
