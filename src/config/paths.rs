@@ -112,6 +112,15 @@ impl std::error::Error for FolderError {
     }
 }
 
+/// What a written file has to outlive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The process: nobody waits for the disk. For what says nothing once the machine has crashed.
+    Passing,
+    /// The machine's crash (`fsync(2)`, which may take tens of milliseconds).
+    Lasting,
+}
+
 /// A folder of this user's (the effective one), with mode 0700.
 #[derive(Debug)]
 pub struct PrivateFolder {
@@ -249,18 +258,26 @@ impl PrivateFolder {
     }
 
     /// Writes `content` to the file `name`, mode 0600 whatever the umask: all of it or, where that fails, nothing. A reader
-    /// sees the old file or the new one, also after a crash.
+    /// sees the old file or the new one; with [`Durability::Lasting`], also after a crash of the machine.
     ///
     /// # Errors
     /// Where it can't be written (a full disk): the old file is then untouched.
-    pub fn write(&self, name: impl AsRef<OsStr>, content: &[u8]) -> Result<(), FolderError> {
+    pub fn write(
+        &self,
+        name: impl AsRef<OsStr>,
+        content: &[u8],
+        durability: Durability,
+    ) -> Result<(), FolderError> {
         let (name, path) = self.entry(name.as_ref())?;
         let mut draft = std::ffi::OsString::from(".");
         draft.push(name);
         draft.push(format!(".{}", uuid::Uuid::new_v4().simple()));
-        let written = self.write_draft(&draft, content).and_then(|()| {
+        let written = self.write_draft(&draft, content, durability).and_then(|()| {
             renameat(&self.fd, draft.as_os_str(), &self.fd, name)?;
-            Ok(fsync(&self.fd)?)
+            if durability == Durability::Lasting {
+                fsync(&self.fd)?;
+            }
+            Ok(())
         });
         written.map_err(|e| {
             // Where the draft is gone already, this has nothing to do.
@@ -269,13 +286,16 @@ impl PrivateFolder {
         })
     }
 
-    fn write_draft(&self, draft: &OsStr, content: &[u8]) -> io::Result<()> {
+    fn write_draft(&self, draft: &OsStr, content: &[u8], durability: Durability) -> io::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let mut file = File::from(openat(&self.fd, draft, flags, mode)?);
         fchmod(&file, mode)?;
         file.write_all(content)?;
-        file.sync_all()
+        if durability == Durability::Lasting {
+            file.sync_all()?;
+        }
+        Ok(())
     }
 
     /// The content of the file `name`; `None` where there is none.

@@ -312,7 +312,7 @@ fn a_file_that_is_none_does_not_hang_and_one_that_is_not_there_says_nothing() {
 
 mod folders {
     use super::*;
-    use crate::config::paths::{FolderError, PrivateFolder};
+    use crate::config::paths::{Durability, FolderError, PrivateFolder};
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -381,14 +381,14 @@ mod folders {
         let scratch = Scratch::new();
         let folder = PrivateFolder::open_or_make(&scratch.path().join("f")).unwrap();
         assert_eq!(folder.read("record").unwrap(), None);
-        folder.write("record", b"one").unwrap();
-        folder.write("record", b"two").unwrap();
+        folder.write("record", b"one", Durability::Lasting).unwrap();
+        folder.write("record", b"two", Durability::Lasting).unwrap();
         assert_eq!(folder.read("record").unwrap().unwrap(), b"two");
         assert_eq!(mode(&folder.path().join("record")), 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
 
         fs::create_dir(folder.path().join("taken")).unwrap();
-        folder.write("taken", b"x").unwrap_err();
+        folder.write("taken", b"x", Durability::Lasting).unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no draft is left");
     }
 
@@ -397,7 +397,7 @@ mod folders {
         let scratch = Scratch::new();
         let folder = PrivateFolder::open_or_make(&scratch.path().join("f")).unwrap();
         for name in ["", ".", "..", "a/b", "/etc", "a/", "./a"] {
-            assert!(folder.write(name, b"").is_err(), "{name:?}");
+            assert!(folder.write(name, b"", Durability::Lasting).is_err(), "{name:?}");
             assert!(folder.folder(name).is_err(), "{name:?}");
         }
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
@@ -450,7 +450,7 @@ mod folders {
             return;
         }
         let state = paths::state_folder().unwrap();
-        state.folder("x").unwrap().write("record.json", b"{}").unwrap();
+        state.folder("x").unwrap().write("record.json", b"{}", Durability::Lasting).unwrap();
         let home = paths::home().unwrap();
         for (path, expected) in [
             (".local", 0o700),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Lock;
 use crate::{
-    config::paths::{FolderError, PrivateFolder},
+    config::paths::{Durability, FolderError, PrivateFolder},
     sandbox::Footprint,
     sys::process::Exit,
     words::{Isolation, Network, PodNumber, RuntimeKind, SessionId, SessionName, TmpMode},
@@ -267,9 +267,11 @@ pub fn read(folder: &PrivateFolder) -> Result<Option<Record>, RecordsError> {
 }
 
 fn write(folder: &PrivateFolder, record: &Record) -> Result<(), RecordsError> {
+    // After a crash of the machine a session that lived is one that was cut off, whatever its record said last.
+    let durability = if record.state == State::Ended { Durability::Lasting } else { Durability::Passing };
     let text = serde_json::to_vec_pretty(record)
         .map_err(|error| RecordsError::Io { path: folder.path().to_owned(), source: error.into() })?;
-    Ok(folder.write(FILE, &text)?)
+    Ok(folder.write(FILE, &text, durability)?)
 }
 
 fn pick(among: &[Record], name: &str) -> Result<Option<Record>, RecordsError> {
