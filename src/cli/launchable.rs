@@ -59,7 +59,19 @@ pub(super) fn app(args: &StartArgs, config: &Config) -> Result<AppSpec, Failure>
     }
     let configured = config.app.env.iter().chain(&args.env);
     let extra_env = configured.map(|variable| (variable.name().into(), variable.value().into())).collect();
-    Ok(AppSpec { container, args: args.args.clone(), env: std::env::vars_os().collect(), extra_env, cwd })
+    Ok(AppSpec {
+        container,
+        args: args.args.clone(),
+        env: std::env::vars_os().collect(),
+        extra_env,
+        cwd,
+        umask: umask(),
+    })
+}
+
+/// The person's file mode creation mask, read by setting it: from here on ours is the strictest.
+fn umask() -> u32 {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077)).bits()
 }
 
 fn container(args: &StartArgs, config: &Config, named: &str) -> Result<Container, Failure> {
@@ -88,7 +100,11 @@ fn options(args: &StartArgs, config: &Config) -> Vec<OsString> {
     if let Some(home) = &args.home {
         pair("--home", home.as_ref());
     }
-    let flags = [("--no-home", args.no_home), ("--nv", args.nv), ("--rocm", args.rocm)];
+    if args.no_home {
+        // The home comes in as the working folder, too, where one stands in it.
+        options.extend(["--no-home", "--no-mount", "home,cwd"].map(OsString::from));
+    }
+    let flags = [("--nv", args.nv), ("--rocm", args.rocm)];
     options.extend(flags.iter().filter(|(_, on)| *on).map(|(flag, _)| OsString::from(flag)));
     options.extend(args.runtime_arg.iter().cloned());
     options

@@ -26,6 +26,8 @@ pub struct AppSpec {
     pub extra_env: Vec<(OsString, OsString)>,
     /// Where the app starts.
     pub cwd: PathBuf,
+    /// The person's `umask(2)`.
+    pub umask: u32,
 }
 
 /// An image in a runtime.
@@ -69,8 +71,8 @@ impl AppSpec {
     }
 
     /// The command that sets the room up, where there is one. `room` is the runtime's own folder, and
-    /// [`Container::script_file`] in it is bound over the image's start script: not executable, so that the instance does not
-    /// run it.
+    /// [`Container::script_file`] in it is bound over the image's start script, so that the instance does not run that: an
+    /// instance swallows its script's arguments, output and end.
     pub fn room(&self, room: &std::path::Path) -> Option<Program> {
         let container = self.container.as_ref()?;
         let mut argv = container.words(["-s", "instance", "start", "--userns"]);
@@ -100,7 +102,7 @@ impl AppSpec {
         };
         let mut env: Vec<_> = self.env.iter().filter(|(name, _)| own(name)).cloned().collect();
         container.add_folders(&mut env, room);
-        Some(Program { argv, env, cwd: self.cwd.clone() })
+        Some(Program { argv, env, cwd: self.cwd.clone(), umask: self.umask })
     }
 
     /// The app itself. `session_env` is what shlogin tells it.
@@ -190,7 +192,7 @@ impl AppSpec {
             }));
             container.add_folders(&mut env, room);
         }
-        Program { argv, env, cwd: self.cwd.clone() }
+        Program { argv, env, cwd: self.cwd.clone(), umask: self.umask }
     }
 }
 
@@ -220,5 +222,7 @@ impl Container {
         let name = format!("{}_CONFIGDIR", self.runtime.env_prefix());
         env.retain(|(its, _)| *its != *name);
         env.push((name.into(), room.join("runtime").into()));
+        // Values reach the app as they are, not as a shell would read them.
+        env.push((format!("{}_NO_EVAL", self.runtime.env_prefix()).into(), "1".into()));
     }
 }

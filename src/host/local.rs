@@ -123,11 +123,9 @@ impl LocalHost {
         let (scripts, ()) = tokio::try_join!(self.scripts(), self.set_up_room(log))?;
         if let Some(script) = &scripts.start {
             let path = Container::script_file(&self.room);
-            // In place: the runtime has bound this very file.
-            let written = File::options()
-                .write(true)
-                .open(&path)
-                .and_then(|mut file| file.write_all(script.text().as_bytes()));
+            // In place: the runtime has bound this very file, and the shell that idles has read all of its one line.
+            let written = File::options().write(true).truncate(true).open(&path);
+            let written = written.and_then(|mut file| file.write_all(script.text().as_bytes()));
             written.map_err(|source| HostError::File { path, source })?;
         }
         let command = self.app.command(&scripts, &self.room_inside, &self.session_env)?;
@@ -147,7 +145,7 @@ impl LocalHost {
         self.sandbox_ready().await?;
         let Some(command) = self.app.room(&self.room_inside) else { return Ok(()) };
         let script = Container::script_file(&self.room);
-        private_file(&script).map_err(|source| HostError::File { path: script, source })?;
+        idle_script(&script).map_err(|source| HostError::File { path: script, source })?;
         let program =
             command.argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let exit = self.spawn(&command, log).await?.exit().await.map_err(|_| self.lost())?;
@@ -236,6 +234,14 @@ impl LocalHost {
     }
 }
 
-fn private_file(path: &Path) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
+/// What the instance itself runs: a shell that stops itself, and does so again should anybody continue it.
+///
+/// Apptainer's init ends the instance if its start script has ended when the first signal comes, and its own start sends
+/// one: without a script that stays, whether an instance comes up is a matter of luck. A shell can do this by itself, so
+/// the image need not have `sleep`.
+const IDLE: &str = "#!/bin/sh\nwhile :; do kill -STOP $$; done\n";
+
+fn idle_script(path: &Path) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(path)?;
+    file.write_all(IDLE.as_bytes())
 }

@@ -90,7 +90,7 @@ mod tests {
         fs::create_dir_all(&footprint.session).unwrap();
         fs::write(&footprint.lock, "").unwrap();
         std::os::unix::fs::symlink(&kept, footprint.tmp().join("a/link")).unwrap();
-        fs::set_permissions(footprint.tmp().join("a"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(footprint.tmp().join("a"), fs::Permissions::from_mode(0o000)).unwrap();
         footprint.remove().unwrap();
         footprint.remove().unwrap();
         let left: Vec<_> = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name()).collect();

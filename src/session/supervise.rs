@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use nix::sys::{prctl, wait::waitpid};
 
-use super::{Record, Records, SessionSpec, State, log, log::LogPump, record::DIAGNOSTICS};
+use super::{Record, Records, SessionSpec, log, log::LogPump, record::DIAGNOSTICS};
 use crate::{
     config::paths::PrivateFolder,
     sandbox::protocol,
@@ -119,27 +118,23 @@ impl Supervisor {
             Err(error) => return broken(format!("cannot write {}: {error}", record.log.display())),
         };
         let (pump, output, log_len) = pump;
-        let (end, mut record) = runtime.block_on(async {
+        let (end, record) = runtime.block_on(async {
             let born = Born { launcher, listener, to_init, to_keeper, log_len };
             let session = Session::open(spec, record, &records, born);
             match session {
                 Ok(session) => session.live(output).await,
-                Err(failed) => *failed,
+                Err(failed) => {
+                    let (end, mut record) = *failed;
+                    life::put_down(&mut record, &end);
+                    let _ = records.write(&record);
+                    (end, record)
+                }
             }
         });
         // All that the session had on the runtime goes: gateway, link to init, link to the keeper.
         runtime.shutdown_timeout(Duration::from_millis(200));
         let _ = keeper.wait();
         pump.finish();
-        record.state = State::Ended;
-        record.ended_at = Some(Timestamp::now());
-        record.reason = Some(end.to_string());
-        if let End::App(exit) | End::Stopped(Some(exit)) = end {
-            record.exit = Some(exit);
-            record.status = Some(exit.code());
-        }
-        // A disk that is full must not keep the session from ending; the next `list` finds the lock free and says so.
-        let _ = records.write(&record);
         let tail = log::tail(&log, 20);
         Finished { end, record: Some(Box::new(record)), tail }
     }

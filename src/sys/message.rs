@@ -167,8 +167,8 @@ mod tests {
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(is_connected_stream(&stream));
         assert!(!is_connected_stream(&listener));
-        assert!(!is_connected_stream(&std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
-        assert!(!is_connected_stream(&std::fs::File::open("/dev/null").unwrap()));
+        assert!(!is_connected_stream(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
+        assert!(!is_connected_stream(std::fs::File::open("/dev/null").unwrap()));
         assert!(!is_connected_stream(&pair().unwrap().0));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::{
-    sys::{prctl, signal::Signal},
+    sys::{prctl, signal::Signal, stat::Mode},
     unistd::{Pid, getppid, setsid},
 };
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,8 @@ pub fn role(
     unsafe {
         command.pre_exec(move || {
             place_at(&raw, INHERITED)?;
+            let ours = INHERITED.saturating_add(i32::try_from(raw.len()).unwrap_or(i32::MAX));
+            close_on_exec_from(ours)?;
             reset_signals()?;
             setsid()?;
             if leash == Leash::DiesWithParent {
@@ -75,6 +77,16 @@ pub fn role(
     let child = command.spawn();
     drop(fds);
     child
+}
+
+/// Marks all descriptors from number `first` up close-on-exec: whoever started us may have left some open, and what we
+/// start is to have none but those it is given.
+fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    let first = libc::c_uint::try_from(first).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: plain numbers (close_range(2)); nothing is closed before the exec that ends this process's use of them.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Duplicates `raw` to the numbers `first`, `first + 1`, …, which stay open over `execve(2)`.
@@ -119,6 +131,8 @@ pub struct Program {
     pub env: Vec<(OsString, OsString)>,
     /// Where it starts.
     pub cwd: PathBuf,
+    /// Its file mode creation mask (`umask(2)`): its user's, for ours is stricter.
+    pub umask: u32,
 }
 
 /// What a program has as its standard streams.
@@ -137,6 +151,7 @@ pub fn program(program: &Program, streams: Streams) -> io::Result<Child> {
     let (first, rest) = program.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(first);
     command.args(rest).env_clear().envs(program.env.iter().map(|(k, v)| (k, v))).current_dir(&program.cwd);
+    let umask = Mode::from_bits_truncate(program.umask);
     let terminal = match streams {
         Streams::Separate([input, output, error]) => {
             command.stdin(input).stdout(output).stderr(error);
@@ -150,6 +165,8 @@ pub fn program(program: &Program, streams: Streams) -> io::Result<Child> {
     // SAFETY: the closure makes system calls only, on no memory but its own (signal-safety(7)).
     unsafe {
         command.pre_exec(move || {
+            close_on_exec_from(3)?;
+            nix::sys::stat::umask(umask);
             reset_signals()?;
             setsid()?;
             if terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
@@ -170,6 +187,7 @@ pub fn helper(mut command: Command) -> io::Result<Child> {
     // SAFETY: system calls only, as above.
     unsafe {
         command.pre_exec(move || {
+            close_on_exec_from(3)?;
             reset_signals()?;
             die_with(parent)
         });

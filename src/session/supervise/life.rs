@@ -115,6 +115,10 @@ impl<'a> Session<'a> {
     pub(super) async fn live(mut self, output: std::fs::File) -> (End, Record) {
         let end = self.until_the_end(output).await;
         self.door.close(&end.to_string()).await;
+        put_down(&mut self.record, &end);
+        // Before the keeper is let go: it removes the lock, and a session without one is taken for one that was cut off.
+        // A disk that is full must not keep the session from ending; then that is what is said of it.
+        let _ = self.records.write(&self.record);
         (end, self.record)
     }
 
@@ -274,6 +278,17 @@ impl<'a> Session<'a> {
     fn is_the_app(&self, program: &str) -> bool {
         let AppSpec { args, container, .. } = &self.spec.app;
         container.is_none() && args.first().is_some_and(|first| first.to_string_lossy() == program)
+    }
+}
+
+/// Puts a session's end into its record.
+pub(super) fn put_down(record: &mut Record, end: &End) {
+    record.state = State::Ended;
+    record.ended_at = Some(Timestamp::now());
+    record.reason = Some(end.to_string());
+    if let End::App(exit) | End::Stopped(Some(exit)) = end {
+        record.exit = Some(*exit);
+        record.status = Some(exit.code());
     }
 }
 
