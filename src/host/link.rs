@@ -53,6 +53,15 @@ pub enum Health {
     Closed(String),
 }
 
+/// What listens inside.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    /// TCP, in no order.
+    pub addresses: Vec<SocketAddr>,
+    /// Abstract unix sockets; only without namespaces, where others could reach them.
+    pub names: Vec<String>,
+}
+
 enum Order {
     Spawn {
         file: OwnedFd,
@@ -69,7 +78,7 @@ enum Order {
         reply: oneshot::Sender<io::Result<OwnedFd>>,
     },
     Listeners {
-        reply: oneshot::Sender<Vec<SocketAddr>>,
+        reply: oneshot::Sender<Listening>,
     },
     WatchRoom,
 }
@@ -158,7 +167,7 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError::Gone`].
-    pub async fn listeners(&self) -> Result<Vec<SocketAddr>, LinkError> {
+    pub async fn listeners(&self) -> Result<Listening, LinkError> {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Listeners { reply }).await?;
         answer.await.map_err(|_| LinkError::Gone)
@@ -185,7 +194,7 @@ struct Task {
     starting: HashMap<RequestId, (oneshot::Sender<io::Result<RequestId>>, oneshot::Sender<Exit>)>,
     running: HashMap<RequestId, oneshot::Sender<Exit>>,
     dials: HashMap<RequestId, oneshot::Sender<io::Result<OwnedFd>>>,
-    listings: HashMap<RequestId, oneshot::Sender<Vec<SocketAddr>>>,
+    listings: HashMap<RequestId, oneshot::Sender<Listening>>,
 }
 
 impl Task {
@@ -284,7 +293,9 @@ impl Task {
             Event::NotConnected { id, errno } => {
                 let _ = self.dials.remove(&id)?.send(Err(io::Error::from_raw_os_error(errno)));
             }
-            Event::Listeners { id, addresses } => drop(self.listings.remove(&id)?.send(addresses)),
+            Event::Listeners { id, addresses, names } => {
+                drop(self.listings.remove(&id)?.send(Listening { addresses, names }));
+            }
             Event::RoomBroken { name } => {
                 self.health.send_replace(Health::RoomBroken(name));
             }

@@ -14,7 +14,7 @@ mod scripts;
 pub use app::{AppSpec, Container, ImageSpec};
 pub use channel::Channel;
 pub use image::{ImageError, Scripts, inspect, pull, resolve};
-pub use link::{Health, Link, LinkError, Started};
+pub use link::{Health, Link, LinkError, Listening, Started};
 pub use local::{HostError, LocalHost, Running};
 pub use port::{AppStream, Dialer, Target};
 pub use runtime::{Runtime, RuntimeError};

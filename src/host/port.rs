@@ -83,7 +83,12 @@ pub(super) async fn answers(link: &Link, target: &Target) -> Result<Endpoint, Li
 
 async fn all(link: &Link, wanted: impl Fn(&SocketAddr) -> bool) -> Result<Vec<Endpoint>, LinkError> {
     let listeners = link.listeners().await?;
-    Ok(listeners.into_iter().filter(wanted).map(|address| Endpoint::Tcp(reachable(address))).collect())
+    Ok(listeners
+        .addresses
+        .into_iter()
+        .filter(wanted)
+        .map(|address| Endpoint::Tcp(reachable(address)))
+        .collect())
 }
 
 /// Asks for the head of `/` and looks whether what comes back begins as HTTP does.

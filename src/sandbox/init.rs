@@ -263,8 +263,12 @@ impl Server {
                     Isolation::Namespace => listeners::all()?,
                     Isolation::Socket => listeners::of(&process::descendants()?)?,
                 };
+                let names = match self.isolation {
+                    Isolation::Namespace => Vec::new(),
+                    Isolation::Socket => listeners::abstract_names_of(&process::descendants()?)?,
+                };
                 let addresses = found.into_iter().map(|(address, _)| address).collect();
-                self.tell(&Event::Listeners { id, addresses })?;
+                self.tell(&Event::Listeners { id, addresses, names })?;
             }
             Request::WatchRoom => self.watch_room()?,
         }

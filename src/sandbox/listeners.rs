@@ -26,6 +26,25 @@ pub(super) fn all() -> io::Result<Vec<(SocketAddr, u64)>> {
 
 /// The listening TCP sockets that one of `processes` holds open.
 pub(super) fn of(processes: &[Pid]) -> io::Result<Vec<(SocketAddr, u64)>> {
+    let inodes = sockets_of(processes);
+    Ok(all()?.into_iter().filter(|(_, inode)| inodes.contains(inode)).collect())
+}
+
+/// The names of abstract unix sockets (`unix(7)`) that one of `processes` has bound: no file's mode guards them.
+pub(super) fn abstract_names_of(processes: &[Pid]) -> io::Result<Vec<String>> {
+    let inodes = sockets_of(processes);
+    let table = fs::read("/proc/self/net/unix")?;
+    let table = String::from_utf8_lossy(&table);
+    let named = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let inode = fields.nth(6)?.parse().ok()?;
+        let name = fields.next()?;
+        (name.starts_with('@') && inodes.contains(&inode)).then(|| name.to_owned())
+    });
+    Ok(named.collect())
+}
+
+fn sockets_of(processes: &[Pid]) -> HashSet<u64> {
     let mut inodes = HashSet::new();
     for pid in processes {
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
@@ -36,7 +55,7 @@ pub(super) fn of(processes: &[Pid]) -> io::Result<Vec<(SocketAddr, u64)>> {
             inodes.extend::<Option<u64>>(inode);
         }
     }
-    Ok(all()?.into_iter().filter(|(_, inode)| inodes.contains(inode)).collect())
+    inodes
 }
 
 fn parse_line(line: &str) -> Option<(SocketAddr, u64)> {
@@ -83,6 +102,16 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_abstract_names_and_whose_they_are() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("shlogin-test-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        assert!(abstract_names_of(&[Pid::this()]).unwrap().contains(&format!("@{name}")));
+        assert!(abstract_names_of(&[]).unwrap().is_empty());
+    }
 
     #[test]
     fn finds_listeners_of_either_family_and_only_those() {

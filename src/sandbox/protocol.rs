@@ -123,6 +123,8 @@ pub enum Event {
         id: RequestId,
         /// In no order.
         addresses: Vec<SocketAddr>,
+        /// Without namespaces, the abstract unix sockets that the session's processes opened.
+        names: Vec<String>,
     },
     /// A process of the room ended: its file system or its instance is no more.
     RoomBroken {

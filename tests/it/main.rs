@@ -77,7 +77,8 @@ fn proofs() -> Vec<Trial> {
             exec_on_a_terminal_gets_one []
             logs_follow_until_the_session_ends []
             doctor_prints_a_line_for_each_thing []
-            verify_finds_nothing_open [];
+            verify_finds_nothing_open []
+            verify_as_another_user_holds_and_finds_what_was_opened [];
         crowd:
             fifty_sessions_at_once_by_two_users []
             connections_leave_no_descriptor [];

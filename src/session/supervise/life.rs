@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     gateway::Phase,
-    host::{AppSpec, Channel, Dialer, Health, HostError, ImageError, Link, LocalHost, Running, Target},
+    host::{
+        AppSpec, Channel, Dialer, Health, HostError, ImageError, Link, Listening, LocalHost, Running, Target,
+    },
     sandbox::protocol::{Demise, Ended, Endpoint},
     session::{Record, Records, SessionSpec, State},
     sys::{message, process::Exit},
@@ -233,7 +235,7 @@ impl<'a> Session<'a> {
         }
         End::Timeout {
             after: self.spec.ready_timeout.as_secs(),
-            listening: listening.iter().map(ToString::to_string).collect(),
+            listening: listening.addresses.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -321,7 +323,10 @@ async fn open_port(host: &LocalHost) -> String {
 /// What the app holds open, without namespaces, for everybody.
 async fn open_ports(host: &LocalHost) -> Option<String> {
     match host.link().listeners().await {
-        Ok(all) => all.first().map(ToString::to_string),
+        Ok(Listening { addresses, names }) => {
+            let port = addresses.first().map(ToString::to_string);
+            port.or_else(|| names.first().map(|name| format!("the abstract socket {name}")))
+        }
         // The sandbox is gone, which others tell better.
         Err(_) => std::future::pending().await,
     }
