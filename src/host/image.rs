@@ -14,8 +14,18 @@ use sha2::{Digest, Sha256};
 use super::{ImageSpec, Runtime, scripts};
 
 /// The schemes that `apptainer pull` takes; anything else is a path.
-const SCHEMES: [&str; 8] =
-    ["docker", "docker-daemon", "docker-archive", "oras", "library", "shub", "oci", "oci-archive"];
+const SCHEMES: [&str; 10] = [
+    "docker",
+    "docker-daemon",
+    "docker-archive",
+    "oras",
+    "library",
+    "shub",
+    "oci",
+    "oci-archive",
+    "http",
+    "https",
+];
 
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +115,8 @@ fn check(named: &str, path: &Path) -> Result<(), ImageError> {
     }
 }
 
-/// Pulls a URI into `cache`, once: progress goes to stderr, as the runtime shows it.
+/// Pulls a URI into `cache`: each time, since what a tag means can change; the runtime's own cache knows what it has
+/// already. Sessions that run keep the file they have. Progress goes to stderr, as the runtime shows it.
 ///
 /// # Errors
 /// As [`ImageError`].
@@ -117,9 +128,6 @@ pub fn pull(uri: &str, runtime: &Runtime, cache: &Path) -> Result<PathBuf, Image
         Sha256::digest(uri.as_bytes()).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let stem = Path::new(uri).file_name().unwrap_or_default().to_string_lossy().replace(':', "_");
     let target = cache.join(format!("{stem}-{digest}.sif"));
-    if target.is_file() {
-        return Ok(target);
-    }
     let partial = cache.join(format!(".{digest}-{}.part", std::process::id()));
     let mut command = Command::new(&runtime.program);
     // All it prints is progress, and our stdout belongs to the URL.

@@ -238,17 +238,32 @@ pub(crate) fn verify_as_another_user_holds_and_finds_what_was_opened(site: &Site
     let session = site.alice.start_bare("checked", &ISOLATED, &["+bind=0.0.0.0"]);
     let verify = || {
         let mut command = std::process::Command::new(place().program());
-        command.args(["verify", "--json", "--owner", &site.alice.name, "--as", &site.mallory.name, "checked"]);
+        command.args([
+            "verify",
+            "--json",
+            "--owner",
+            &site.alice.name,
+            "--as",
+            &site.mallory.name,
+            "checked",
+        ]);
         Running::spawn(command).finish(seconds(60))
     };
     let held = verify().ok().json();
     let findings = held["findings"].as_array().unwrap();
-    assert!(findings.len() > 20 && findings.iter().all(|finding| finding["got_through"] == false), "{held:#}");
+    assert!(
+        findings.len() > 20 && findings.iter().all(|finding| finding["got_through"] == false),
+        "{held:#}"
+    );
 
     let scratch = session.show()["footprint"]["scratch"].as_str().unwrap().to_owned();
     std::fs::set_permissions(&scratch, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let opened = verify().ended_with(1).json();
-    let through: Vec<_> =
-        opened["findings"].as_array().unwrap().iter().filter(|finding| finding["got_through"] == true).collect();
+    let through: Vec<_> = opened["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["got_through"] == true)
+        .collect();
     assert!(through.iter().any(|finding| finding.to_string().contains(&scratch)), "{opened:#}");
 }

@@ -30,6 +30,27 @@ pub(crate) fn an_image_can_be_a_folder_and_its_run_script_stands_in(site: &Site)
     assert_eq!(report["args"], serde_json::json!(["a b", "c"]));
 }
 
+pub(crate) fn an_image_is_pulled_by_its_uri(site: &Site) {
+    let image = place().image("tiny");
+    let mut server = std::process::Command::new("/usr/bin/python3");
+    server
+        .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
+        .arg(image.parent().unwrap());
+    let server = Running::spawn(server);
+    server.wait_for(seconds(10), "port ");
+    let said = server.stdout() + &server.stderr();
+    let port: String = said.split("port ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
+    let uri = format!("http://127.0.0.1:{port}/{}", image.file_name().unwrap().to_str().unwrap());
+    let session = site.alice.start(&["--name", "pulled", "--network", "isolated", &uri, "--", "a b"]);
+    assert_eq!(
+        (session.json["image"].as_str(), session.report()["args"][0].as_str()),
+        (Some(&*uri), Some("a b"))
+    );
+
+    let gone = format!("http://127.0.0.1:{port}/none.sif");
+    site.alice.shlogin(&["start", "--network", "isolated", &gone]).ended_with(121).says("cannot pull");
+}
+
 pub(crate) fn a_socket_instead_of_namespaces_is_out_of_others_reach(site: &Site) {
     let mark = format!("{} socket", site.alice.name);
     let session = site.alice.start_bare(

@@ -104,6 +104,7 @@ fn proofs() -> Vec<Trial> {
             the_private_tmp_is_the_session_s_own_and_on_disk []
             nothing_is_left_of_a_session_s_files [];
         forms:
+            an_image_is_pulled_by_its_uri [Apptainer]
             an_image_can_be_a_folder_and_its_run_script_stands_in [Apptainer]
             a_socket_instead_of_namespaces_is_out_of_others_reach []
             an_app_that_opens_a_port_is_refused_without_namespaces [];
