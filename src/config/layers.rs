@@ -30,16 +30,15 @@ pub const DEFAULT: &str = include_str!("default.toml");
 /// Where the administrator's settings are.
 pub const SITE_FILE: &str = "/etc/shlogin/config.toml";
 
-/// Variables that begin like settings and are none: what an app is told, what chooses the log's level, and what the
+/// Variables that begin like settings and are none: what an app is told, and what the
 /// project's own scripts use.
-const NO_SETTINGS: [&str; 8] = [
+const NO_SETTINGS: [&str; 7] = [
     "SHLOGIN_PORT",
     "SHLOGIN_URL",
     "SHLOGIN_SESSION",
     "SHLOGIN_NAME",
     "SHLOGIN_SOCKET",
     "SHLOGIN_BASE_PATH",
-    "SHLOGIN_LOG",
     "SHLOGIN_CACHE",
 ];
 

@@ -21,7 +21,7 @@ impl LogPump {
     /// rotated: at `max` bytes it becomes `log.1`).
     pub(super) fn start(path: &Path, max: u64) -> io::Result<(Self, File, watch::Receiver<u64>)> {
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
-        let log = Log { file: create(path)?, path: path.to_owned(), len: 0, max };
+        let log = Log::create(path, max)?;
         let (sender, len) = watch::channel(0);
         let thread = thread::Builder::new()
             .name("log".to_owned())
@@ -37,7 +37,8 @@ impl LogPump {
     }
 }
 
-struct Log {
+/// A file that never grows beyond a limit: what was before is kept once, under another name.
+pub(super) struct Log {
     file: File,
     path: PathBuf,
     len: u64,
@@ -45,6 +46,16 @@ struct Log {
 }
 
 impl Log {
+    /// Opens the log at `path`, which must not be there yet.
+    pub(super) fn create(path: &Path, max: u64) -> io::Result<Self> {
+        Ok(Self { file: create(path)?, path: path.to_owned(), len: 0, max })
+    }
+
+    /// A duplicate of its descriptor, for a process that writes little and by itself.
+    pub(super) fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     fn pump(mut self, mut pipe: File, told: &watch::Sender<u64>) {
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -74,6 +85,16 @@ impl Log {
         }
         self.file.write_all(bytes)?;
         self.len += more;
+        Ok(())
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -2,19 +2,19 @@
 //! reason. One thread with an async runtime, and one that writes the log.
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     process::{Child, ExitCode},
     time::Duration,
 };
 
 use nix::sys::{prctl, wait::waitpid};
 
-use super::{Record, Records, SessionSpec, log, log::LogPump, record::DIAGNOSTICS};
+use super::{
+    Record, Records, SessionSpec, log,
+    log::{Log, LogPump},
+    record::DIAGNOSTICS,
+};
 use crate::{
     config::paths::PrivateFolder,
     sandbox::protocol,
@@ -85,19 +85,16 @@ impl Supervisor {
         let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
         let runtime = spec.sandbox.cover.clone();
         let records = Records::open(state, &runtime);
-        let diagnostics = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(folder.path().join(DIAGNOSTICS))
+        let diagnostics = Log::create(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS)
             .map_err(failed("opening its log"))?;
-        subscribe(diagnostics.try_clone().map_err(failed("opening its log"))?);
+        let stderr = diagnostics.share().map_err(failed("opening its log"))?;
+        subscribe(diagnostics);
         let (to_keeper, keepers) = message::pair().map_err(failed("socketpair"))?;
         let (to_init, inits) = message::pair().map_err(failed("socketpair"))?;
         let file = protocol::to_file(&spec.sandbox).map_err(failed("describing the sandbox"))?;
         let label = spec.record.name.to_string();
         let fds = vec![keepers, inits, file, lock];
-        let keeper = spawn::role(role::KEEPER, &label, fds, Some(diagnostics.into()), Leash::NoticesItself)
+        let keeper = spawn::role(role::KEEPER, &label, fds, Some(stderr.into()), Leash::NoticesItself)
             .map_err(failed("starting the keeper"))?;
         Ok(Self { spec, records, keeper, to_keeper, to_init })
     }
@@ -140,8 +137,11 @@ impl Supervisor {
     }
 }
 
-fn subscribe(file: std::fs::File) {
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(std::sync::Mutex::new(file));
+/// How much is kept of what shlogin itself has to say of a session: mostly, who asked for what at its gateway.
+const MAX_DIAGNOSTICS: u64 = 4 * 1024 * 1024;
+
+fn subscribe(log: Log) {
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(std::sync::Mutex::new(log));
     // Only a second call fails, and this is the first of the process.
     let _ = tracing::subscriber::set_global_default(subscriber.finish());
 }
