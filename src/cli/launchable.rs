@@ -18,7 +18,9 @@ use crate::{
     },
     host::{AppSpec, Container, ImageSpec, Runtime, resolve},
     sandbox::{Footprint, HelperKind, NetworkHelper, SandboxSpec},
-    session::{GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, log_path},
+    session::{
+        GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, log_path, pid_namespace,
+    },
     words::{Network, PodNumber, RuntimeKind, SessionId, SessionName},
 };
 
@@ -218,6 +220,10 @@ pub(super) fn spec(
             host: host.clone(),
             port: taken.port,
             fingerprint: String::new(),
+            address: match config.gateway.listen {
+                Listen::Address(ip) => Some(ip),
+                _ => None,
+            },
             socket: taken.socket,
         },
         runtime: app.runtime(),
@@ -228,6 +234,7 @@ pub(super) fn spec(
         tmp: config.tmp,
         pid: 0,
         pid_began: None,
+        pid_namespace: pid_namespace(),
         started_at: Timestamp::now(),
         ready_at: None,
         ended_at: None,

@@ -12,7 +12,7 @@ use super::{
     output::Output,
 };
 use crate::{
-    config::paths::{runtime_path, state_folder},
+    config::paths::state_folder,
     session::{
         Record, Records, State, Which,
         control::{Answer, Client, Request},
@@ -21,7 +21,7 @@ use crate::{
 
 /// This user's records on this node.
 pub(super) fn records() -> Result<Records, Failure> {
-    Ok(Records::open(state_folder()?, &runtime_path()))
+    Ok(Records::open(state_folder()?))
 }
 
 pub(super) fn list(args: &ListArgs, output: &Output) -> Result<ExitCode, Failure> {
@@ -50,6 +50,7 @@ pub(super) struct WithUrl<'a> {
 pub(super) fn url(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(&args.name, Which::Live)?;
     let client = connect(&record)?;
+    client.be_patient_for(std::time::Duration::from_secs(10)).map_err(Failure::io("cannot ask"))?;
     match client.call(&Request::Url).map_err(Failure::io(format!("cannot ask {}", record.name)))? {
         Answer::Url { url } => {
             output.result(&WithUrl { record: &record, url: &url }, || url.clone());

@@ -24,6 +24,7 @@ use crate::{
         Config,
         paths::{runtime_folder, state_folder},
     },
+    sandbox::Footprint,
     session::{
         Allocated, LaunchError, Launched, Lock, Record, Records,
         launch::{self, End, FromLauncher, ToLauncher},
@@ -38,8 +39,9 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         output.note(format_args!("shlogin: {warning}"));
     }
     let config = resolved.config;
-    let runtime = runtime_folder()?;
-    let records = Records::open(state_folder()?, runtime.path());
+    // Checked, and made where there is none, before anything in it is named.
+    runtime_folder()?;
+    let records = Records::open(state_folder()?);
     records.expire(config.records.max_age.duration())?;
     let helper = launchable::helper(&config)?;
     let app = launchable::app(&args, &config)?;
@@ -53,7 +55,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         Ok(pod) => pod,
         Err(failure) => {
             // Nothing else has been made yet.
-            let _ = footprint.remove();
+            let _ = footprint.remove(lock.as_fd());
             return Err(failure);
         }
     };
@@ -72,7 +74,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     let launched = match launched {
         Ok(launched) => launched,
         Err(error) => {
-            let _ = footprint.remove();
+            let _ = footprint.remove(lock.as_fd());
             return Err(error.into());
         }
     };
@@ -99,7 +101,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    fn follow(self, footprint: &crate::sandbox::Footprint) -> Result<ExitCode, Failure> {
+    fn follow(self, footprint: &Footprint) -> Result<ExitCode, Failure> {
         let mut shown = Shown::default();
         let mut interrupted = 0;
         let mut ready = false;
@@ -149,16 +151,28 @@ impl Follower<'_> {
                 }
                 None => {
                     // It was killed. Its keeper tidies up; should that have been killed too, it is left to us.
-                    self.launched.wait();
-                    let runtime = footprint.lock.parent().unwrap_or(&footprint.lock);
-                    let limit = std::time::Duration::from_secs(10);
-                    if self.name.parse().is_ok_and(|name| Lock::wait_released(runtime, &name, limit)) {
-                        let _ = footprint.remove();
+                    // Its process is gone, or about to be: there is no need to wait for it by number.
+                    if Lock::wait_released(&footprint.lock, std::time::Duration::from_secs(10)) {
+                        self.remove_leftovers(footprint);
                     }
                     return Err(Failure::Session(format!("the supervisor of {} was killed", self.name)));
                 }
             }
         }
+    }
+
+    fn remove_leftovers(&self, footprint: &Footprint) {
+        let name = self.name.parse();
+        let lock = footprint
+            .lock
+            .parent()
+            .zip(name.ok())
+            .and_then(|(runtime, name)| Lock::take(runtime, &name).ok());
+        // Whoever has the name by now, or cannot be outrun, removes its own.
+        let _ = match lock {
+            Some(lock) => footprint.remove(lock.as_fd()),
+            None => footprint.remove_scratch(),
+        };
     }
 
     fn next(&self) -> Result<News, Failure> {
@@ -211,11 +225,21 @@ fn from_a_laptop(record: &Record) -> String {
             "From a laptop: ssh -L {port}:{} {user}@{node}, and open the URL there while that runs.",
             socket.display()
         ),
-        None => format!(
-            "From a laptop: open the URL; where a firewall is in between, ssh -L {port}:localhost:{port} {user}@{node}, and \
-             open it with localhost instead of {}.",
-            record.gateway.host
-        ),
+        None => {
+            // The address itself, where there is one: another user may listen at this node's other ones.
+            let at = record.gateway.address.map_or_else(
+                || "localhost".to_owned(),
+                |ip| match ip {
+                    std::net::IpAddr::V4(ip) => ip.to_string(),
+                    std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+                },
+            );
+            format!(
+                "From a laptop: open the URL; where a firewall is in between, ssh -L {port}:{at}:{port} {user}@{node}, and \
+                 open it with localhost instead of {}.",
+                record.gateway.host
+            )
+        }
     }
 }
 

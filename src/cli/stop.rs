@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::{Failure, args::StopArgs, output::Output, sessions::records};
 use crate::{
-    config::paths::runtime_path,
     session::{
         Lock, Record, Records, State, Which,
         control::{Client, Request},
@@ -15,6 +14,8 @@ use crate::{
     sys::process::{PidFd, start_ticks},
 };
 
+/// How long a supervisor may take to say that it has heard: it does nothing else meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
 /// What ending a sandbox may take beyond its app's grace.
 const TEARDOWN: Duration = Duration::from_secs(10);
 
@@ -27,7 +28,7 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     let mut stopped = Vec::new();
     for (record, asked) in asked {
         let limit = grace.unwrap_or(Duration::from_secs(600)) + TEARDOWN;
-        let heard = asked.is_ok() && Lock::wait_released(&runtime_path(), &record.name, limit);
+        let heard = asked.is_ok() && Lock::wait_released(&record.footprint.lock, limit);
         if !heard && !force(record) {
             return Err(Failure::Session(format!(
                 "{} does not stop (supervisor {})",
@@ -59,14 +60,15 @@ fn choose(args: &StopArgs, records: &Records) -> Result<Vec<Record>, Failure> {
 }
 
 fn ask(record: &Record, grace: Option<Duration>) -> std::io::Result<()> {
-    Client::connect(&record.footprint.session)?.call(&Request::Stop { grace }).map(drop)
+    let client = Client::connect(&record.footprint.session)?;
+    client.be_patient_for(ANSWER)?;
+    client.call(&Request::Stop { grace }).map(drop)
 }
 
 /// Kills a supervisor that does not answer. The process is held before it is looked at, and is only signalled if it
 /// began when the record says: a number that has come to mean another process is left alone.
 fn force(record: &Record) -> bool {
-    let runtime = runtime_path();
-    if !Lock::is_held(&runtime, &record.name) {
+    if !Lock::is_held(&record.footprint.lock) {
         return true;
     }
     let Ok(pid) = i32::try_from(record.pid).map(Pid::from_raw) else { return false };
@@ -74,5 +76,5 @@ fn force(record: &Record) -> bool {
     if start_ticks(pid).ok() != record.pid_began || process.signal(Signal::SIGKILL).is_err() {
         return false;
     }
-    Lock::wait_released(&runtime, &record.name, TEARDOWN)
+    Lock::wait_released(&record.footprint.lock, TEARDOWN)
 }

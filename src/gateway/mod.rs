@@ -61,6 +61,13 @@ pub enum Phase {
     },
 }
 
+/// Each client may need a connection to the app as well, and what is not a client's needs some, too: strangers must not
+/// be able to take the last descriptor.
+fn most_connections() -> usize {
+    let spare = crate::sys::process::descriptor_limit().saturating_sub(128) / 2;
+    spare.clamp(16, Limits::default().connections)
+}
+
 /// One session's gateway. Give it listeners; it has none of its own.
 pub struct Gateway<D> {
     proxy: Proxy<Door<D>>,
@@ -78,7 +85,7 @@ impl<D: Dial> Gateway<D> {
         log_len: watch::Receiver<u64>,
     ) -> Arc<Self> {
         // Our own paths are told from the app's by their first segment.
-        let limits = Limits { routed_segments: 1, ..Limits::default() };
+        let limits = Limits { routed_segments: 1, connections: most_connections(), ..Limits::default() };
         let door = Door::new(options, Upstream::new(dial, limits.clone()), phase, log_len);
         Arc::new(Self { proxy: Proxy::new(door, limits), tls })
     }

@@ -32,6 +32,14 @@ impl Channel {
         self.0.async_io(Interest::WRITABLE, |socket| message::send(socket.as_fd(), &bytes, fds)).await
     }
 
+    /// Sends one message if there is room for it now; `WouldBlock` where there is none.
+    ///
+    /// # Errors
+    /// As [`message::send`].
+    pub fn try_send<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        message::send(self.0.get_ref().as_fd(), &serde_json::to_vec(value)?, &[])
+    }
+
     /// Receives one message, using `buffer` of [`message::MAX_LEN`] bytes. `None` where the other end is gone.
     /// May be dropped while it waits without losing anything.
     ///

@@ -267,7 +267,7 @@ impl Task {
         }
         let socket = fds.pop();
         let carries = matches!(event, Event::Connected { .. });
-        if carries != socket.is_some() || !fds.is_empty() {
+        if (socket.is_some() && !carries) || !fds.is_empty() {
             return None;
         }
         let refused = |errno| Err(io::Error::from_raw_os_error(errno));
@@ -287,8 +287,13 @@ impl Task {
             }
             Event::Exited { id, exit } => drop(self.running.remove(&id)?.send(exit)),
             Event::Connected { id } => {
-                let socket = socket.filter(|socket| message::is_connected_stream(socket))?;
-                let _ = self.dials.remove(&id)?.send(Ok(socket));
+                let answer = match socket {
+                    Some(socket) if message::is_connected_stream(&socket) => Ok(socket),
+                    Some(_) => return None,
+                    // It was lost for want of a number: one connection's trouble, not the session's.
+                    None => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                };
+                let _ = self.dials.remove(&id)?.send(answer);
             }
             Event::NotConnected { id, errno } => {
                 let _ = self.dials.remove(&id)?.send(Err(io::Error::from_raw_os_error(errno)));

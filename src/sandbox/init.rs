@@ -21,15 +21,14 @@ use nix::{
 };
 
 use super::{
-    SandboxSpec, keeper, listeners, mounts,
-    network::METADATA_SERVICES,
+    SandboxSpec, keeper, listeners, mounts, network,
     protocol::{self, Event, Go, InitToKeeper, Request, RequestId},
 };
 use crate::{
     sys::{
         descriptor::{INHERITED, inherited},
         namespace::{self, Fork},
-        netlink, process,
+        process,
         process::PidFd,
         spawn::{self, Program, Streams},
     },
@@ -47,7 +46,7 @@ pub fn run() -> ExitCode {
     };
     let Ok(spec) = protocol::from_file::<SandboxSpec>(spec) else { return ExitCode::FAILURE };
     match spec.isolation {
-        Isolation::Namespace => match enter(&spec, &keeper) {
+        Isolation::Namespace => match enter(&keeper) {
             Ok(Fork::Child) => {}
             Ok(Fork::Parent(_)) => return ExitCode::SUCCESS,
             Err(()) => return ExitCode::FAILURE,
@@ -79,7 +78,7 @@ pub fn run() -> ExitCode {
 }
 
 /// Makes the namespaces and forks PID 1, which is a child of the keeper; the parent's part ends here.
-fn enter(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Fork, ()> {
+fn enter(keeper: &OwnedFd) -> Result<Fork, ()> {
     let refuse = |what: &str, error: &io::Error| {
         let failed = InitToKeeper::Failed { what: what.to_owned(), errno: errno(error) };
         // The keeper's only other news would be our end, which says less.
@@ -87,15 +86,6 @@ fn enter(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Fork, ()> {
     };
     namespace::enter_new(getuid(), getgid()).map_err(|error| refuse("making namespaces", &error))?;
     namespace::bring_loopback_up().map_err(|error| refuse("bringing up its loopback", &error))?;
-    if spec.network == Network::Outbound {
-        for address in METADATA_SERVICES {
-            match netlink::make_unreachable(address) {
-                // A kernel without IPv6 has nothing to make unreachable there.
-                Err(_) if address.is_ipv6() && !fs::exists("/proc/net/if_inet6").unwrap_or(false) => {}
-                other => other.map_err(|error| refuse("closing the way to metadata services", &error))?,
-            }
-        }
-    }
     let fork = namespace::fork_sibling().map_err(|error| refuse("starting its first process", &error))?;
     if let Fork::Parent(pid) = fork {
         // If this fails the keeper is gone, and the new process notices by its own means.
@@ -119,6 +109,10 @@ fn settle(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Vec<OwnedFd>, mounts::
     match protocol::receive::<Go>(keeper.as_fd()).map_err(because("waiting for the network"))? {
         Some(_) => {}
         None => return Err(because("waiting for the network")(io::ErrorKind::UnexpectedEof.into())),
+    }
+    if spec.isolation == Isolation::Namespace && spec.network == Network::Outbound {
+        network::close_ways()
+            .map_err(because("closing the ways to the node's loopback and to metadata services"))?;
     }
     let name_service = match spec.isolation {
         Isolation::Namespace => {
@@ -145,6 +139,9 @@ fn drop_rights() -> io::Result<()> {
     prctl::set_dumpable(false)?;
     Ok(())
 }
+
+/// The most listeners that are told: a message has its bounds, and an app with more is looked for at its first ones.
+const MOST_LISTENERS: usize = 512;
 
 /// Init's loop: one thread, one `poll(2)`.
 struct Server {
@@ -265,9 +262,14 @@ impl Server {
                 };
                 let names = match self.isolation {
                     Isolation::Namespace => Vec::new(),
-                    Isolation::Socket => listeners::abstract_names_of(&process::descendants()?)?,
+                    Isolation::Socket => {
+                        let processes = process::descendants()?;
+                        let mut names = listeners::abstract_names_of(&processes)?;
+                        names.extend(listeners::hidden(&processes));
+                        names
+                    }
                 };
-                let addresses = found.into_iter().map(|(address, _)| address).collect();
+                let addresses = found.into_iter().map(|(address, _)| address).take(MOST_LISTENERS).collect();
                 self.tell(&Event::Listeners { id, addresses, names })?;
             }
             Request::WatchRoom => self.watch_room()?,

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::{
         fd::OwnedFd,
-        unix::fs::{MetadataExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -107,7 +107,7 @@ pub(super) fn prepare(spec: &SandboxSpec) -> io::Result<()> {
         fs::create_dir(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))
     };
-    fs::DirBuilder::new().create(&spec.footprint.scratch)?;
+    fs::DirBuilder::new().mode(0o700).create(&spec.footprint.scratch)?;
     fs::set_permissions(&spec.footprint.scratch, fs::Permissions::from_mode(0o700))?;
     let owner = fs::symlink_metadata(&spec.footprint.scratch)?.uid();
     if owner != nix::unistd::geteuid().as_raw() {

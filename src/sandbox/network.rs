@@ -12,17 +12,36 @@ use std::{
 use nix::{fcntl::OFlag, unistd::pipe2};
 
 use super::{HelperKind, NetworkHelper, protocol::Demise};
-use crate::sys::{descriptor::anonymous_file, spawn};
+use crate::sys::{
+    descriptor::anonymous_file,
+    netlink::{self, Prefix},
+    spawn,
+};
 
 const READY_WITHIN: Duration = Duration::from_secs(15);
 
-/// What cloud providers answer at without asking who is there: credentials of the whole machine.
-pub(super) const METADATA_SERVICES: [IpAddr; 4] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+/// What must not be reached through the helper: the addresses at which cloud providers give the whole machine's
+/// credentials to whoever asks, and loopback, which the helper would take for the node's.
+const KEPT_LOCAL: [Prefix; 6] = [
+    Prefix { address: IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), bits: 32 },
+    Prefix { address: IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)), bits: 32 },
+    Prefix { address: IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), bits: 32 },
+    Prefix { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), bits: 8 },
+    Prefix { address: IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), bits: 128 },
+    Prefix { address: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
 ];
+
+/// Closes those ways in the current network namespace, when its helper's device is there and before the app is.
+pub(super) fn close_ways() -> io::Result<()> {
+    // Asked of the namespace, for /proc may be gone: a kernel without IPv6 has no such ways to close.
+    let ipv6 = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    for device in netlink::devices()? {
+        for prefix in KEPT_LOCAL.iter().filter(|prefix| ipv6 || prefix.address.is_ipv4()) {
+            netlink::keep_local(*prefix, device)?;
+        }
+    }
+    Ok(())
+}
 
 /// Starts the helper for the namespaces of process `init` and waits until the network stands. The helper is killed when
 /// this process dies.

@@ -19,9 +19,12 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket,
-    sockopt,
+use nix::sys::{
+    socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen,
+        setsockopt, socket, sockopt,
+    },
+    time::{TimeVal, TimeValLike},
 };
 use serde::{Deserialize, Serialize};
 
@@ -133,11 +136,25 @@ impl Client {
     /// Connects to the session whose folder this is.
     ///
     /// # Errors
-    /// As `connect(2)`: `ECONNREFUSED` or `ENOENT` where no supervisor is there.
+    /// As `connect(2)`: `ECONNREFUSED` or `ENOENT` where no supervisor is there; `PermissionDenied` where another user's
+    /// process is.
     pub fn connect(session: &Path) -> io::Result<Self> {
         let made = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(made.as_raw_fd(), &UnixAddr::new(&path_in(session))?)?;
+        // Whoever listens there gets our commands, and with `exec` our terminal: it has to be ourselves.
+        if getsockopt(&made, sockopt::PeerCredentials)?.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Ok(Self(made))
+    }
+
+    /// Bounds the wait for each answer: a supervisor that is stopped gives none.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn be_patient_for(&self, limit: Duration) -> io::Result<()> {
+        let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        Ok(setsockopt(&self.0, sockopt::ReceiveTimeout, &TimeVal::seconds(seconds))?)
     }
 
     /// Asks.

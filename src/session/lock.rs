@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -33,7 +33,6 @@ pub enum LockError {
 /// the last of them is closed, and by nothing else.
 pub struct Lock {
     file: File,
-    path: PathBuf,
 }
 
 impl Lock {
@@ -64,21 +63,21 @@ impl Lock {
             if fs::symlink_metadata(&path)
                 .is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev())
             {
-                return Ok(Self { file, path });
+                return Ok(Self { file });
             }
         }
     }
 
-    /// Whether a live session has the name. Looks without taking it.
-    pub fn is_held(runtime: &Path, name: &SessionName) -> bool {
-        let Ok(file) = File::open(Self::path_in(runtime, name)) else { return false };
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    /// Whether somebody holds the lock at `path`. Looks without taking it. A file that is not this user's holds nothing.
+    pub fn is_held(path: &Path) -> bool {
+        let file = OpenOptions::new().read(true).custom_flags(UNTRUSTED).open(path).and_then(own_file);
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Waits until no session has the name: all of it is gone then. `false` after `limit`.
-    pub fn wait_released(runtime: &Path, name: &SessionName, limit: Duration) -> bool {
+    /// Waits until nobody holds the lock at `path`: all of its session is gone then. `false` after `limit`.
+    pub fn wait_released(path: &Path, limit: Duration) -> bool {
         let until = Instant::now() + limit;
-        while Self::is_held(runtime, name) {
+        while Self::is_held(path) {
             if Instant::now() > until {
                 return false;
             }
@@ -95,12 +94,21 @@ impl Lock {
     pub fn share(&self) -> io::Result<OwnedFd> {
         self.file.try_clone().map(OwnedFd::from)
     }
+}
 
-    /// Removes the file, for a session that did not come to be.
-    pub fn discard(self) {
-        // If it stays, the next to take the name finds it unlocked.
-        let _ = fs::remove_file(&self.path);
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
+}
+
+/// Whatever may lie at a lock's path, a link is not followed and a FIFO not waited for.
+const UNTRUSTED: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+fn own_file(file: File) -> io::Result<File> {
+    let found = file.metadata()?;
+    let ours = found.is_file() && found.uid() == nix::unistd::geteuid().as_raw();
+    if ours { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
 #[cfg(test)]
@@ -116,9 +124,9 @@ mod tests {
         let second = lock.share().unwrap();
         assert!(matches!(Lock::take(&folder, &name), Err(LockError::InUse(_))));
         drop(lock);
-        assert!(Lock::is_held(&folder, &name));
+        assert!(Lock::is_held(&Lock::path_in(&folder, &name)));
         drop(second);
         fs::remove_dir_all(&folder).unwrap();
-        assert!(!Lock::is_held(&folder, &name));
+        assert!(!Lock::is_held(&Lock::path_in(&folder, &name)));
     }
 }

@@ -2,18 +2,20 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use jiff::Timestamp;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::Lock;
 use crate::{
     config::paths::{Durability, FolderError, PrivateFolder},
     sandbox::Footprint,
-    sys::process::Exit,
+    sys::process::{Exit, start_ticks},
     words::{Isolation, Network, PodNumber, RuntimeKind, SessionId, SessionName, TmpMode},
 };
 
@@ -49,6 +51,9 @@ pub struct GatewayRecord {
     pub port: u16,
     /// SHA-256 of its certificate, in hexadecimal pairs.
     pub fingerprint: String,
+    /// With `--listen ADDRESS`, that; without, all of the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<std::net::IpAddr>,
     /// With `--listen unix`, its socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
@@ -85,6 +90,8 @@ pub struct Record {
     pub pid: u32,
     /// When that process began, in clock ticks since boot: whether the number still means it.
     pub pid_began: Option<u64>,
+    /// The PID namespace in which that number means it.
+    pub pid_namespace: Option<String>,
     /// When it was started.
     pub started_at: Timestamp,
     /// When its app first answered.
@@ -133,13 +140,12 @@ pub enum RecordsError {
 /// All records of this user on this node.
 pub struct Records {
     state: PrivateFolder,
-    runtime: PathBuf,
 }
 
 impl Records {
-    /// Those below `state`; `runtime` is where the locks tell who lives.
-    pub fn open(state: PrivateFolder, runtime: &Path) -> Self {
-        Self { state, runtime: runtime.to_owned() }
+    /// Those below `state`.
+    pub fn open(state: PrivateFolder) -> Self {
+        Self { state }
     }
 
     /// The folder of records.
@@ -160,38 +166,14 @@ impl Records {
             if name.to_str().and_then(|name| name.parse::<SessionId>().ok()).is_none() {
                 continue;
             }
-            let Some(folder) = self.state.existing_folder(&name)? else { continue };
-            if let Some(record) = read(&folder)? {
-                found.push(self.settle(record, &folder)?);
+            // One folder that cannot be used must not hide the others; its owner finds it when she looks for it.
+            let Ok(Some(folder)) = self.state.existing_folder(&name) else { continue };
+            if let Ok(Some(record)) = read(&folder) {
+                found.push(settle(record, &folder));
             }
         }
         found.sort_by_key(|record| record.started_at);
         Ok(found)
-    }
-
-    /// A live record whose lock nobody holds is of a session that was cut off, by a restart or by force.
-    fn settle(&self, mut record: Record, folder: &PrivateFolder) -> Result<Record, RecordsError> {
-        if record.state == State::Ended || Lock::is_held(&self.runtime, &record.name) {
-            return Ok(record);
-        }
-        // It may have ended between the two looks.
-        if let Some(now) = read(folder)? {
-            record = now;
-        }
-        if record.state != State::Ended {
-            record.state = State::Ended;
-            record.reason =
-                Some("it was cut off: its supervisor was killed, or the node restarted".to_owned());
-            record.ended_at = Some(Timestamp::now());
-            // Taking the lock keeps a new session of this name from being taken for the old one.
-            if let Ok(lock) = Lock::take(&self.runtime, &record.name) {
-                // What cannot be removed now is tried again with the next session of this name.
-                let _ = record.footprint.remove();
-                lock.discard();
-            }
-            write(folder, &record)?;
-        }
-        Ok(record)
     }
 
     /// The one that `name` means: a live session of this name, else the only live one whose name begins so, else, with
@@ -246,6 +228,57 @@ impl Records {
         }
         Ok(())
     }
+}
+
+/// Puts down as ended what was cut off, by a restart or by force, and removes what it left on the node.
+fn settle(record: Record, folder: &PrivateFolder) -> Record {
+    if record.state == State::Ended || lives(&record) {
+        return record;
+    }
+    // It may have ended between the two looks.
+    let mut record = read(folder).ok().flatten().unwrap_or(record);
+    if record.state != State::Ended {
+        record.state = State::Ended;
+        record.reason = Some("it was cut off: its supervisor was killed, or the node restarted".to_owned());
+        record.ended_at = Some(Timestamp::now());
+        // What cannot be removed or written now is tried again at the next look.
+        let _ = remove_leftovers(&record);
+        let _ = write(folder, &record);
+    }
+    record
+}
+
+/// Whether a session lives: its lock is held, wherever it was when it was started, or its supervisor is there.
+fn lives(record: &Record) -> bool {
+    // From within a session (or another container) neither locks nor process numbers mean what they mean outside.
+    if record.pid_namespace != pid_namespace() {
+        return true;
+    }
+    let runtime = record.footprint.lock.parent().map(PrivateFolder::existing);
+    if matches!(runtime, Some(Ok(Some(_)))) && Lock::is_held(&record.footprint.lock) {
+        return true;
+    }
+    let began = i32::try_from(record.pid).ok().and_then(|pid| start_ticks(Pid::from_raw(pid)).ok());
+    began.is_some() && began == record.pid_began
+}
+
+fn remove_leftovers(record: &Record) -> io::Result<()> {
+    let footprint = &record.footprint;
+    let runtime = footprint.lock.parent().map(PrivateFolder::existing);
+    let Some(Ok(Some(runtime))) = runtime else {
+        // The runtime folder is gone, or somebody else's by now.
+        return footprint.remove_scratch();
+    };
+    // Taking the lock keeps a new session of this name from being taken for the old one.
+    match Lock::take(runtime.path(), &record.name) {
+        Ok(lock) => footprint.remove(lock.as_fd()),
+        Err(_) => footprint.remove_scratch(),
+    }
+}
+
+/// The PID namespace of this process, as `namespaces(7)` names it.
+pub fn pid_namespace() -> Option<String> {
+    Some(fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned())
 }
 
 /// Among which sessions to look for a name.

@@ -42,14 +42,18 @@ pub fn run() -> ExitCode {
     };
     let Ok(spec) = protocol::from_file::<SessionSpec>(spec) else { return ExitCode::FAILURE };
     let footprint = spec.sandbox.footprint.clone();
-    let ended = match Supervisor::new(spec, lock) {
+    let ended = match lock
+        .try_clone()
+        .map_err(|error| error.to_string())
+        .and_then(|lock| Supervisor::new(spec, lock))
+    {
         Ok(supervisor) => supervisor.run(&launcher, listener),
         Err(why) => Finished { end: End::Broken(why), record: None, tail: Vec::new() },
     };
     // Should the keeper have been killed, what it held came to us, and its duty too.
     process::kill_descendants();
     while waitpid(None, None).is_ok() {}
-    let removed = footprint.remove();
+    let removed = footprint.remove(lock.as_fd());
     drop(ssh);
     let Finished { end, record, tail } = ended;
     // Nobody may be there to hear it; the record says the same.
@@ -81,10 +85,10 @@ impl Supervisor {
         // It holds the tokens: no other process of this user may look in.
         prctl::set_dumpable(false).map_err(|errno| failed("closing its memory")(errno.into()))?;
         prctl::set_child_subreaper(true).map_err(|errno| failed("adopting orphans")(errno.into()))?;
+        process::raise_descriptor_limit().map_err(failed("raising the number of descriptors"))?;
         let state = PrivateFolder::open_or_make(&spec.state).map_err(|error| error.to_string())?;
         let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
-        let runtime = spec.sandbox.cover.clone();
-        let records = Records::open(state, &runtime);
+        let records = Records::open(state);
         let diagnostics = Log::create(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS)
             .map_err(failed("opening its log"))?;
         let stderr = diagnostics.share().map_err(failed("opening its log"))?;
@@ -130,12 +134,18 @@ impl Supervisor {
         });
         // All that the session had on the runtime goes: gateway, link to init, link to the keeper.
         runtime.shutdown_timeout(Duration::from_millis(200));
-        let _ = keeper.wait();
+        if !process::ends_within(&mut keeper, KEEPER_GRACE) {
+            // It is stopped, or waits for something that does not come; what it has is killed with it, or comes to us.
+            let _ = keeper.kill();
+        }
         pump.finish();
         let tail = log::tail(&log, 20);
         Finished { end, record: Some(Box::new(record)), tail }
     }
 }
+
+/// How long the keeper may take to end what it keeps and to remove its folders.
+const KEEPER_GRACE: Duration = Duration::from_secs(15);
 
 /// How much is kept of what shlogin itself has to say of a session: mostly, who asked for what at its gateway.
 const MAX_DIAGNOSTICS: u64 = 4 * 1024 * 1024;

@@ -47,6 +47,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
 /// Receives one message into `buffer` (of at least [`MAX_LEN`] bytes) and returns its length and descriptors.
 /// `None` where the other end is gone.
 ///
+/// A descriptor for which this process has no number left is missing from them.
+///
 /// # Errors
 /// As `recvmsg(2)`. `InvalidData` where the message was cut off, carried more than [`MAX_FDS`] descriptors, or anything
 /// but descriptors: what came with it is closed before this returns.
@@ -73,7 +75,10 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<(
     };
     // Owned before anything is judged. (nix gives a truncated message's descriptors to nobody, so they would stay open.)
     let (fds, strange) = descriptors(&header);
-    if strange || header.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+    // Where we have no number left for it, a descriptor is lost without a word but this flag: that is no fault of the
+    // sender's, and its message, then without what should have come with it, is for the receiver to judge.
+    let too_many = header.msg_flags & libc::MSG_CTRUNC != 0 && !fds.is_empty();
+    if strange || too_many || header.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
     if len == 0 {

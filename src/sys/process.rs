@@ -7,7 +7,9 @@ use std::{
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -152,6 +154,33 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Waits for a child for at most `limit`. `false` where it has not ended by then.
+pub fn ends_within(child: &mut std::process::Child, limit: std::time::Duration) -> bool {
+    let Ok(held) =
+        i32::try_from(child.id()).map_err(io::Error::other).and_then(|pid| PidFd::open(Pid::from_raw(pid)))
+    else {
+        return child.wait().is_ok();
+    };
+    let mut set = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    matches!(poll(&mut set, timeout), Ok(1..)) && child.wait().is_ok()
+}
+
+/// Raises the number of descriptors this process may have to the most it is allowed (`RLIMIT_NOFILE`).
+///
+/// # Errors
+/// As `setrlimit(2)`.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+/// How many descriptors this process may have.
+pub fn descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(now, _)| now);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// All processes that descend from this one, as `/proc` shows them now.
 ///
 /// # Errors
@@ -205,9 +234,12 @@ pub fn kill_descendants() {
 /// When a process began, in clock ticks since boot (`/proc/PID/stat`, field 22).
 ///
 /// # Errors
-/// Where there is no such process.
+/// Where there is no such process, or it has ended and only waits to be reaped.
 pub fn start_ticks(pid: Pid) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let field = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19));
     field.and_then(|ticks| ticks.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

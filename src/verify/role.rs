@@ -189,10 +189,6 @@ fn learn(folder: &Path) -> Result<Learned, VerifyError> {
     let gone = || RecordsError::NotFound(folder.display().to_string());
     let open = |path| PrivateFolder::existing(path).map_err(RecordsError::from)?.ok_or_else(gone);
     let record = read_record(&open(folder)?)?.ok_or_else(gone)?;
-    // The lock's folder is where locks tell which of the others live.
-    let (Some(state), Some(runtime)) = (folder.parent(), record.footprint.lock.parent()) else {
-        return Err(gone().into());
-    };
-    let all = Records::open(open(state)?, runtime).all()?;
+    let all = Records::open(open(folder.parent().ok_or_else(gone)?)?).all()?;
     learn::learn(&record, all)
 }

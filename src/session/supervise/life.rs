@@ -192,7 +192,8 @@ impl<'a> Session<'a> {
                     let grace = grace.unwrap_or(self.spec.stop_grace);
                     return self.stop(running, &mut exit, grace).await;
                 }
-                News::Log(len) => self.tell(&ToLauncher::Log(len)).await,
+                // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
+                News::Log(len) => drop(self.launcher.try_send(&ToLauncher::Log(len))),
                 News::OpenPort(address) => return too_open(&address),
             }
         }
@@ -325,7 +326,7 @@ async fn open_ports(host: &LocalHost) -> Option<String> {
     match host.link().listeners().await {
         Ok(Listening { addresses, names }) => {
             let port = addresses.first().map(ToString::to_string);
-            port.or_else(|| names.first().map(|name| format!("the abstract socket {name}")))
+            port.or_else(|| names.first().cloned())
         }
         // The sandbox is gone, which others tell better.
         Err(_) => std::future::pending().await,
