@@ -8,7 +8,8 @@ Words beginning with + say what to do before it listens; all words are reported 
   +abstract=NAME    also listen on an abstract unix socket, which answers with the mark
   +unix=PATH        listen there instead of on TCP ($VARIABLES are filled in)
   +say=TEXT         print a line; +complain=TEXT: on standard error
-  +fetch=URL        fetch it now, and report what came; +connect=HOST:PORT: whether it can be reached
+  +fetch=URL        fetch it now, and report what came; +connect=HOST:PORT[@DEVICE]: whether it can be
+                    reached, by that device
   +children=N       start N processes that outlive their parent, each in a session of its own
   +swarm=N          start processes as fast as possible, N in all
   +deaf             ignore SIGTERM
@@ -42,11 +43,12 @@ def report():
     }
 
 
-def reach(host, number):
+def reach(host, number, device=""):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
+            if device: probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
             probe.connect((host, number))
             return "connected"
         except OSError as error:
@@ -198,8 +200,9 @@ for word in sys.argv[1:]:
     elif name == "complain": print(value, file=sys.stderr, flush=True)
     elif name == "fetch": found[value] = fetch(value)
     elif name == "connect":
-        host, _, number = value.rpartition(":")
-        found[value] = reach(host.strip("[]"), int(number))
+        target, _, device = value.partition("@")
+        host, _, number = target.rpartition(":")
+        found[value] = reach(host.strip("[]"), int(number), device)
     elif name == "children":
         for _ in range(int(value)): outlive()
     elif name == "swarm": swarm(int(value))

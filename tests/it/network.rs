@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Running, Site, User,
     http::Gate,
-    net::{Internet, NAME, NODE, Resolver, SAYS, WORLD},
+    net::{Internet, METADATA, NAME, NODE, Resolver, SAYS, WORLD},
     place::place,
     program::bare,
     seconds, sh,
@@ -74,13 +74,13 @@ pub(crate) fn nothing_comes_in_and_the_node_s_loopback_is_out_of_reach(site: &Si
         ],
     ));
     service.wait_for(seconds(10), "tiny listens on");
-    let targets = [
-        "127.0.0.1:18330".to_owned(),
-        format!("{WORLD}:18330"),
-        "169.254.169.254:80".to_owned(),
-        "[::1]:18330".to_owned(),
-        format!("{WORLD}:80"),
-    ];
+    let metadata = ["bash", "-c", &format!("exec 3<>/dev/tcp/{METADATA}/80")];
+    Running::spawn(internet.on_node(&site.mallory, &metadata)).finish(seconds(20)).ok();
+    let closed = ["127.0.0.1:18330", &format!("{WORLD}:18330"), &format!("{METADATA}:80"), "[::1]:18330"];
+    // A socket bound to a device is routed by that device's routes alone.
+    let mut targets: Vec<String> = closed.iter().map(|target| (*target).to_owned()).collect();
+    targets.extend(closed.iter().map(|target| format!("{target}@eth0")));
+    targets.push(format!("{WORLD}:80"));
     let words: Vec<_> = targets
         .iter()
         .map(|target| format!("+connect={target}"))
@@ -89,8 +89,9 @@ pub(crate) fn nothing_comes_in_and_the_node_s_loopback_is_out_of_reach(site: &Si
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let report = report_from(&internet, &site.alice, &["--network", "outbound"], false, &words);
     let found = &report["found"];
-    assert_eq!(found[&targets[4]], "connected", "the world is within reach: {found:#}");
-    for target in &targets[..4] {
+    let (world, closed) = targets.split_last().unwrap();
+    assert_eq!(found[world], "connected", "the world is within reach: {found:#}");
+    for target in closed {
         assert_ne!(found[target], "connected", "{target}: {found:#}");
     }
     // From the node itself and from the world: nobody gets to the app.

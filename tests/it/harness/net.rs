@@ -26,6 +26,7 @@ pub(crate) const SAYS: &str = "greetings from the world";
 /// The world's address.
 pub(crate) const WORLD: &str = "198.51.100.1";
 /// The node's.
+pub(crate) const METADATA: &str = "169.254.169.254";
 pub(crate) const NODE: &str = "198.51.100.2";
 
 /// How the node's `/etc/resolv.conf` is.
@@ -64,6 +65,8 @@ impl Internet {
             sh(&["ip", "-n", name, "link", "set", "eth0", "up"]);
         }
         sh(&["ip", "-n", &node, "route", "add", "default", "via", WORLD]);
+        // As cloud providers have it: whoever can reach it gets the machine's credentials.
+        sh(&["ip", "-n", &world, "address", "add", &format!("{METADATA}/32"), "dev", "eth0"]);
 
         let pages = place().root().join(format!("{prefix}-pages"));
         fs::create_dir_all(&pages).unwrap();
