@@ -10,6 +10,7 @@
 )]
 
 mod arguments;
+mod attacked;
 mod browser;
 mod cli;
 mod crowd;
@@ -60,6 +61,13 @@ fn proofs() -> Vec<Trial> {
             arguments_are_the_command_with_exec_and_without_an_image [Apptainer]
             the_environment_that_was_asked_for_reaches_the_app [Apptainer]
             what_is_bound_is_seen_and_the_home_can_be_kept_out [Apptainer];
+        attacked:
+            strangers_connections_do_not_end_a_session []
+            a_session_ends_where_proc_hides_processes [Pasta]
+            a_list_with_other_eyes_harms_nothing []
+            another_user_s_runtime_folder_is_not_believed []
+            a_stopped_supervisor_is_killed_by_stop []
+            a_stopped_start_does_not_hold_its_session_up [];
         browser:
             a_cell_run_in_a_real_browser_gives_its_result [Apptainer, Pasta, Browser]
             the_starting_page_moves_on_to_the_app_by_itself [Browser];
