@@ -1,4 +1,5 @@
-//! What listens: the kernel's table of TCP sockets, as `/proc/net/tcp` and `/proc/net/tcp6` show it (`proc_pid_net(5)`).
+//! What listens, and whose it is: from `sock_diag(7)`, or, where the kernel has none, from `/proc/net/tcp` and
+//! `/proc/net/tcp6` (`proc_pid_net(5)`).
 
 use std::{
     collections::HashSet,
@@ -8,10 +9,23 @@ use std::{
 
 use nix::unistd::Pid;
 
+use crate::sys::diag::{Family, listening};
+
 const LISTEN: &str = "0A";
 
 /// Every listening TCP socket of this process's network namespace, with its inode.
 pub(super) fn all() -> io::Result<Vec<(SocketAddr, u64)>> {
+    match listening(Family::V4) {
+        Ok(mut found) => {
+            // A kernel without IPv6 has none to tell of.
+            found.extend(listening(Family::V6).unwrap_or_default());
+            Ok(found)
+        }
+        Err(_) => from_tables(),
+    }
+}
+
+fn from_tables() -> io::Result<Vec<(SocketAddr, u64)>> {
     let mut found = Vec::new();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         match fs::read_to_string(table) {
@@ -132,9 +146,15 @@ mod tests {
             let listener = std::net::TcpListener::bind(address).unwrap();
             let at = listener.local_addr().unwrap();
             let client = std::net::TcpStream::connect(reachable(at)).unwrap();
-            let seen: Vec<_> = all().unwrap().into_iter().map(|(address, _)| address).collect();
-            assert!(seen.contains(&at), "{at} not in {seen:?}");
-            assert!(!seen.contains(&client.local_addr().unwrap()));
+            for look in [all, from_tables] {
+                let seen: Vec<_> = look().unwrap().into_iter().map(|(address, _)| address).collect();
+                assert!(seen.contains(&at), "{at} not in {seen:?}");
+                assert!(!seen.contains(&client.local_addr().unwrap()));
+            }
+            let inode = |look: fn() -> io::Result<Vec<(SocketAddr, u64)>>| {
+                look().unwrap().into_iter().find(|(address, _)| *address == at).unwrap().1
+            };
+            assert_eq!(inode(all), inode(from_tables));
             let mine: Vec<_> = of(&[Pid::this()]).unwrap().into_iter().map(|(address, _)| address).collect();
             assert!(mine.contains(&at));
             assert!(!of(&[]).unwrap().iter().any(|(address, _)| *address == at));

@@ -5,6 +5,7 @@
 )]
 
 pub mod descriptor;
+pub mod diag;
 pub mod message;
 pub mod namespace;
 pub mod netlink;
