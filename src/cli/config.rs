@@ -43,7 +43,10 @@ pub(super) fn doctor(output: &Output) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
-    clap_complete::generate(args.shell, &mut command(), "shlogin", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command(), "shlogin", &mut script);
+    // A reader that has gone (`| head`) wants no more.
+    let _ = io::Write::write_all(&mut io::stdout(), &script);
     Ok(ExitCode::SUCCESS)
 }
 
