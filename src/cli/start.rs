@@ -34,6 +34,11 @@ use crate::{
 };
 
 pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, Failure> {
+    if getuid().is_root() {
+        // pasta and the runtime refuse to work for root without more rights than a session has; and an app that strangers'
+        // bytes come to has no business with root's files.
+        return Err(Failure::Usage("sessions belong to ordinary users: root starts none".to_owned()));
+    }
     let resolved = Config::load(&launchable::overrides(&args))?;
     for warning in &resolved.warnings {
         output.note(format_args!("shlogin: {warning}"));

@@ -9,7 +9,6 @@ use std::{
     process::ExitCode,
 };
 
-use caps::CapSet;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -30,6 +29,7 @@ use crate::{
         namespace::{self, Fork},
         process,
         process::PidFd,
+        rights,
         spawn::{self, Program, Streams},
     },
     words::{Isolation, Network},
@@ -126,16 +126,8 @@ fn settle(spec: &SandboxSpec, keeper: &OwnedFd) -> Result<Vec<OwnedFd>, mounts::
 
 /// No capability in any set, none to be regained by running a program, and no look into our memory for the app.
 fn drop_rights() -> io::Result<()> {
-    let bounded = caps::read(None, CapSet::Bounding).map_err(io::Error::other)?;
-    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
-        for capability in bounded {
-            caps::drop(None, CapSet::Bounding, capability).map_err(io::Error::other)?;
-        }
-    }
-    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        caps::clear(None, set).map_err(io::Error::other)?;
-    }
-    prctl::set_no_new_privs()?;
+    rights::drop_capabilities()?;
+    rights::no_new_privileges()?;
     prctl::set_dumpable(false)?;
     Ok(())
 }

@@ -27,6 +27,7 @@ use crate::{
         descriptor::{INHERITED, inherited},
         message,
         process::{self, Exit, PidFd},
+        rights,
         spawn::{self, Leash, role},
     },
     words::{Isolation, Network},
@@ -45,7 +46,14 @@ pub fn run() -> ExitCode {
     // Without a PID namespace, what an app leaves behind comes to us when init is gone.
     let _ = prctl::set_child_subreaper(true);
     let mut sandbox = Sandbox { init: None, helper: None };
-    let why = match sandbox.build(&spec, link) {
+    let built = sandbox.build(&spec, link).and_then(|()| {
+        // All that needed any is running. Only root's keeper had some.
+        rights::drop_capabilities().map_err(|error| Demise::Failed {
+            what: "dropping the keeper's capabilities".to_owned(),
+            errno: error.raw_os_error().unwrap_or_default(),
+        })
+    });
+    let why = match built {
         Ok(()) => sandbox.keep(&supervisor),
         Err(why) => Some(why),
     };

@@ -20,7 +20,7 @@ use crate::{
     sandbox::protocol,
     sys::{
         descriptor::{INHERITED, inherited},
-        message, process,
+        message, process, rights,
         spawn::{self, Leash, role},
     },
 };
@@ -100,6 +100,8 @@ impl Supervisor {
         let fds = vec![keepers, inits, file, lock];
         let keeper = spawn::role(role::KEEPER, &label, fds, Some(stderr.into()), Leash::NoticesItself)
             .map_err(failed("starting the keeper"))?;
+        // What strangers' bytes come to has no rights but its user's; only root's had more.
+        rights::drop_capabilities().map_err(failed("dropping capabilities"))?;
         Ok(Self { spec, records, keeper, to_keeper, to_init })
     }
 

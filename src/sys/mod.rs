@@ -11,5 +11,6 @@ pub mod namespace;
 pub mod netlink;
 pub mod process;
 pub mod readiness;
+pub mod rights;
 pub mod spawn;
 pub mod terminal;

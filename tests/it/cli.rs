@@ -73,6 +73,12 @@ pub(crate) fn a_name_in_use_is_refused(site: &Site) {
     assert_eq!(session.signed_in().get("/").text(), "tiny");
 }
 
+pub(crate) fn root_starts_no_session(_: &Site) {
+    let mut command = std::process::Command::new(place().program());
+    command.args(["start", "--network", "isolated", "--", "true"]);
+    Running::spawn(command).finish(seconds(20)).ended_with(2).says("ordinary users");
+}
+
 pub(crate) fn a_missing_image_is_refused(site: &Site) {
     for image in ["nowhere.sif", "./nowhere", "/nonexistent/folder/x.sif"] {
         let output = site.alice.shlogin(&["start", "--json", image]).ended_with(121);

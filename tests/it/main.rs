@@ -75,6 +75,7 @@ fn proofs() -> Vec<Trial> {
             start_and_show_print_what_programs_rely_on []
             names_can_be_shortened_as_long_as_they_are_unique []
             a_name_in_use_is_refused []
+            root_starts_no_session []
             a_missing_image_is_refused [Apptainer]
             a_session_that_does_not_exist_is_named []
             a_port_that_never_opens_is_given_up []
