@@ -81,3 +81,35 @@ pub(crate) fn what_is_bound_is_seen_and_the_home_can_be_kept_out(site: &Site) {
     let home = alice.home.join("data").display().to_string();
     alice.shlogin(&["exec", "bound", "--", "test", "!", "-e", &home]).ok();
 }
+
+pub(crate) fn a_home_an_overlay_and_a_port_of_one_s_own(site: &Site) {
+    let alice = &site.alice;
+    alice.own_file("other/in-home", "other", 0o600);
+    let layer = alice.home.join("layer");
+    alice.own_folder(&layer, 0o700);
+    let home = format!("{}:{}", alice.home.join("other").display(), alice.home.display());
+    let options = [
+        "--network",
+        "isolated",
+        "--home",
+        &home,
+        "--overlay",
+        &layer.display().to_string(),
+        "--port",
+        "18440",
+        "--runtime-arg=--cleanenv",
+    ];
+    let session = alice.start_image("options", &options, &[]);
+    assert_eq!(session.app_port(), 18440);
+    assert_eq!(
+        session.report()["env"]["SHLOGIN_PORT"],
+        "18440",
+        "it is told its port, in a clean environment, too"
+    );
+    alice.shlogin(&["exec", "options", "--", "cat", "in-home"]).ok().says("other");
+    alice.shlogin(&["exec", "options", "--", "sh", "-c", "echo kept > /kept"]).ok();
+    session.stop();
+    let again = alice.start_image("options", &options, &[]);
+    alice.shlogin(&["exec", "options", "--", "cat", "/kept"]).ok().says("kept");
+    again.stop();
+}

@@ -60,7 +60,8 @@ fn proofs() -> Vec<Trial> {
             arguments_reach_the_start_script_unchanged [Apptainer]
             arguments_are_the_command_with_exec_and_without_an_image [Apptainer]
             the_environment_that_was_asked_for_reaches_the_app [Apptainer]
-            what_is_bound_is_seen_and_the_home_can_be_kept_out [Apptainer];
+            what_is_bound_is_seen_and_the_home_can_be_kept_out [Apptainer]
+            a_home_an_overlay_and_a_port_of_one_s_own [Apptainer];
         attacked:
             strangers_connections_do_not_end_a_session []
             a_session_ends_where_proc_hides_processes [Pasta]
