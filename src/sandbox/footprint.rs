@@ -1,12 +1,23 @@
 //! What a live session leaves on the node, and its removal, which whoever outlives the others does.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs, io,
     os::{
-        fd::BorrowedFd,
-        unix::fs::{MetadataExt, PermissionsExt},
+        fd::{BorrowedFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
+};
+
+use nix::{
+    dir::Dir,
+    fcntl::{AtFlags, OFlag, open, openat, renameat},
+    sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat},
+    unistd::{UnlinkatFlags, unlinkat},
 };
 
 use serde::{Deserialize, Serialize};
@@ -73,26 +84,78 @@ impl Footprint {
     }
 }
 
-/// As `fs::remove_dir_all`, which follows no links, but through folders that an app has made unreadable for itself.
+/// As `fs::remove_dir_all`, which follows no links, but also through what an app has left so that it cannot be removed that
+/// way: folders that it made unreadable, or as many inside each other as there are descriptors.
 fn remove_tree(root: &Path) -> io::Result<()> {
     match fs::remove_dir_all(root) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(root);
-            fs::remove_dir_all(root)
-        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(_) => {
+            flatten(root)?;
+            fs::remove_dir(root)
+        }
+        Ok(()) => Ok(()),
     }
 }
 
-/// Gives the owner every right on each folder of a tree. What fails here fails again, and is told, in the removal.
-fn open_up(folder: &Path) {
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
+/// Empties a folder without ever being deeper than one level in it: folders further down are moved up before they are
+/// looked into.
+fn flatten(root: &Path) -> io::Result<()> {
+    fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
+    let top = open(root, FOLDER, Mode::empty())?;
+    let mut left = entries(&top)?;
+    let mut moved = 0_u64;
+    while let Some((name, kind)) = left.pop() {
+        if kind != Kind::Folder {
+            unlinkat(&top, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+            continue;
         }
+        fchmodat(&top, name.as_os_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+        let folder = openat(&top, name.as_os_str(), FOLDER, Mode::empty())?;
+        for (inner, kind) in entries(&folder)? {
+            if kind != Kind::Folder {
+                unlinkat(&folder, inner.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+                continue;
+            }
+            // Moving a folder changes its `..`, which takes the right to write in it.
+            fchmodat(&folder, inner.as_os_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+            moved += 1;
+            let up = OsString::from(format!(".moved-{}-{moved}", std::process::id()));
+            renameat(&folder, inner.as_os_str(), &top, up.as_os_str())?;
+            left.push((up, Kind::Folder));
+        }
+        unlinkat(&top, name.as_os_str(), UnlinkatFlags::RemoveDir)?;
     }
+    Ok(())
+}
+
+const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Folder,
+    Other,
+}
+
+fn entries(folder: &OwnedFd) -> io::Result<Vec<(OsString, Kind)>> {
+    let mut found = Vec::new();
+    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
+        if name == "." || name == ".." {
+            continue;
+        }
+        let is_folder = match entry.file_type() {
+            Some(kind) => kind == nix::dir::Type::Directory,
+            // Some file systems do not say.
+            None => {
+                let stat = fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+            }
+        };
+        found.push((name, if is_folder { Kind::Folder } else { Kind::Other }));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -118,6 +181,28 @@ mod tests {
         footprint.remove(ours.as_fd()).unwrap();
         assert!(!footprint.scratch.exists() && footprint.session.exists() && footprint.lock.exists());
         fs::remove_dir_all(&base).unwrap();
+    }
+
+    /// Deeper than a path can say or a process has descriptors for, with a folder in the middle that nobody may read.
+    #[test]
+    fn removes_folders_without_end() {
+        let base = std::env::temp_dir().join(format!("shlogin-deep-{}", std::process::id()));
+        fs::create_dir_all(&base).unwrap();
+        let mut at = open(&base, FOLDER, Mode::empty()).unwrap();
+        let mut middle = None;
+        for level in 0..6000 {
+            nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+            let next = openat(&at, "d", FOLDER, Mode::empty()).unwrap();
+            fs::write(format!("/proc/self/fd/{}/file", std::os::fd::AsRawFd::as_raw_fd(&next)), "x").unwrap();
+            let above = std::mem::replace(&mut at, next);
+            if level == 3000 {
+                middle = Some(above);
+            }
+        }
+        fchmodat(middle.as_ref().unwrap(), "d", Mode::empty(), FchmodatFlags::FollowSymlink).unwrap();
+        drop((at, middle));
+        remove_tree(&base).unwrap();
+        assert!(!base.exists());
     }
 
     #[test]
