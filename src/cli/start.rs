@@ -91,6 +91,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         foreground: args.foreground,
         name: spec.record.name.to_string(),
         log: spec.record.log.clone(),
+        answered: false,
     };
     follower.follow(&footprint)
 }
@@ -103,22 +104,19 @@ struct Follower<'a> {
     foreground: bool,
     name: String,
     log: PathBuf,
+    /// Its app has answered.
+    answered: bool,
 }
 
 impl Follower<'_> {
-    fn follow(self, footprint: &Footprint) -> Result<ExitCode, Failure> {
+    fn follow(mut self, footprint: &Footprint) -> Result<ExitCode, Failure> {
         let mut shown = Shown::default();
-        let mut interrupted = 0;
-        let mut ready = false;
+        let mut interrupted = false;
         loop {
             let news = match self.next()? {
                 News::Interrupt => {
-                    interrupted += 1;
-                    self.launched.tell(if interrupted == 1 {
-                        &FromLauncher::Stop
-                    } else {
-                        &FromLauncher::Kill
-                    });
+                    self.launched.tell(if interrupted { &FromLauncher::Kill } else { &FromLauncher::Stop });
+                    interrupted = true;
                     continue;
                 }
                 News::Said(said) => said,
@@ -136,23 +134,18 @@ impl Follower<'_> {
                         self.launched.detach()?;
                         return Ok(ExitCode::SUCCESS);
                     }
-                    ready = true;
+                    self.answered = true;
                 }
                 Some(ToLauncher::Ended { end, record, tail }) => {
                     self.launched.wait();
-                    if self.foreground {
+                    let tail = if self.foreground {
                         shown.up_to(&self.log, u64::MAX);
-                    }
-                    return ended(
-                        self.output,
-                        &self.name,
-                        self.foreground,
-                        ready,
-                        interrupted > 0,
-                        end,
-                        record,
-                        tail,
-                    );
+                        Vec::new()
+                    } else {
+                        tail
+                    };
+                    let log = record.map(|record| record.log.display().to_string());
+                    return self.ended(end, tail, log);
                 }
                 None => {
                     // It was killed. Its keeper tidies up; should that have been killed too, it is left to us.
@@ -163,6 +156,24 @@ impl Follower<'_> {
                     return Err(Failure::Session(format!("the supervisor of {} was killed", self.name)));
                 }
             }
+        }
+    }
+
+    /// In the foreground the app's status is ours, whenever it ended; in the background an end is a failed start.
+    fn ended(&self, end: End, tail: Vec<String>, log: Option<String>) -> Result<ExitCode, Failure> {
+        let code = match end {
+            End::App(exit) | End::Stopped(Some(exit)) => Some(exit.code()),
+            // Killed with its sandbox: by SIGKILL, as a shell reports it.
+            End::Stopped(None) => Some(137),
+            _ => None,
+        };
+        match code {
+            Some(code) if self.foreground => {
+                self.output.note(format_args!("{} has ended: {end}", self.name));
+                Ok(code.into())
+            }
+            _ if self.answered => Err(Failure::Session(format!("{} has ended: {end}", self.name))),
+            _ => Err(Failure::NotStarted { name: self.name.clone(), end, tail, log }),
         }
     }
 
@@ -246,29 +257,6 @@ fn from_a_laptop(record: &Record) -> String {
             )
         }
     }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the one place where a session's end becomes an exit code")]
-fn ended(
-    output: &Output,
-    name: &str,
-    foreground: bool,
-    was_ready: bool,
-    interrupted: bool,
-    end: End,
-    record: Option<Box<Record>>,
-    tail: Vec<String>,
-) -> Result<ExitCode, Failure> {
-    if foreground && (was_ready || interrupted) {
-        output.note(format_args!("{name} has ended: {end}"));
-        return match end {
-            End::App(exit) | End::Stopped(Some(exit)) => Ok(exit.code().into()),
-            End::Stopped(None) => Ok(137.into()),
-            _ => Err(Failure::Session(format!("{name} has ended: {end}"))),
-        };
-    }
-    let log = record.map(|record| record.log.display().to_string());
-    Err(Failure::NotStarted { name: name.to_owned(), end, tail, log })
 }
 
 /// How far the app's output has been shown.

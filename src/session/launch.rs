@@ -116,7 +116,7 @@ impl Launched {
     }
 
     /// Waits for its process to end, after it said that it has.
-    pub fn wait(mut self) {
+    pub fn wait(&mut self) {
         let _ = self.supervisor.wait();
     }
 }

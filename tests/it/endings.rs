@@ -42,6 +42,10 @@ pub(crate) fn the_foreground_ends_with_the_app_s_status(site: &Site) {
     let answer = gate.raw(head.as_bytes());
     assert!(answer.as_ref().is_none_or(|answer| answer.status == 502), "{answer:?}");
     running.finish(seconds(10)).ended_with(9);
+
+    // Also where it never answered: then its output has been shown, and there is nothing else to say.
+    let words = ["start", "--foreground", "--network", "isolated", "--", "sh", "-c", "echo too soon; exit 7"];
+    site.alice.shlogin(&words).ended_with(7).says("too soon");
     site.alice.wait_until_nothing_is_left(seconds(2));
 }
 
