@@ -8,10 +8,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+use nix::unistd::Pid;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{ImageSpec, Runtime, scripts};
+use crate::{config::node_name, sys::process::start_ticks};
 
 /// The schemes that `apptainer pull` takes; anything else is a path.
 const SCHEMES: [&str; 10] = [
@@ -128,7 +130,8 @@ pub fn pull(uri: &str, runtime: &Runtime, cache: &Path) -> Result<PathBuf, Image
         Sha256::digest(uri.as_bytes()).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let stem = Path::new(uri).file_name().unwrap_or_default().to_string_lossy().replace(':', "_");
     let target = cache.join(format!("{stem}-{digest}.sif"));
-    let partial = cache.join(format!(".{digest}-{}.part", std::process::id()));
+    remove_abandoned(cache);
+    let partial = cache.join(format!(".{digest}-{}.{}", std::process::id(), mark()));
     let mut command = Command::new(&runtime.program);
     // All it prints is progress, and our stdout belongs to the URL.
     command.arg("pull").arg("--force").arg(&partial).arg(uri).stdin(Stdio::null()).stdout(io::stderr());
@@ -142,6 +145,26 @@ pub fn pull(uri: &str, runtime: &Runtime, cache: &Path) -> Result<PathBuf, Image
     }
     fs::rename(&partial, &target).map_err(|error| not_pulled(error.to_string()))?;
     Ok(target)
+}
+
+/// How the name of a file ends that a pull on this node is writing: nodes share homes, and each knows its own processes.
+fn mark() -> String {
+    format!("{}.part", node_name())
+}
+
+/// Removes what pulls that were interrupted have left: files named after a process of this node that is no more.
+fn remove_abandoned(cache: &Path) {
+    let mark = mark();
+    let puller = |name: &str| {
+        name.strip_prefix('.')?.strip_suffix(&mark)?.strip_suffix('.')?.split_once('-')?.1.parse().ok()
+    };
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(puller);
+        if pid.is_some_and(|pid| start_ticks(Pid::from_raw(pid)).is_err()) {
+            // If it stays, the next pull tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The scripts of an image that matter to a start.
@@ -242,6 +265,26 @@ mod tests {
         let script = Script::new("#!/bin/bash -e\n exec app \"$@\"\n".to_owned()).unwrap();
         assert_eq!(script.interpreter(), ["/bin/bash", "-e"]);
         assert_eq!(Script::new("exec app".to_owned()).unwrap().interpreter(), ["/bin/sh"]);
+    }
+
+    #[test]
+    fn what_an_interrupted_pull_left_is_removed_and_what_one_under_way_has_stays() {
+        let cache = std::env::temp_dir().join(format!("shlogin-pull-{}", std::process::id()));
+        fs::create_dir_all(&cache).unwrap();
+        let ours = format!(".ab12-{}.{}", std::process::id(), mark());
+        let dead = format!(".ab12-4194305.{}", mark());
+        // No process has this number: it is beyond the most that the kernel gives (proc_sys_kernel(5)).
+        for name in [&ours, &dead, ".ab12-4194305.another-node.part", "image.sif", ".other"] {
+            fs::write(cache.join(name), "").unwrap();
+        }
+        remove_abandoned(&cache);
+        let mut left: Vec<_> =
+            fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let mut stays = [ours.as_str(), ".ab12-4194305.another-node.part", ".other", "image.sif"];
+        stays.sort_unstable();
+        assert_eq!(left, stays);
+        fs::remove_dir_all(&cache).unwrap();
     }
 
     #[test]
