@@ -164,6 +164,56 @@ pub(crate) fn an_ended_session_is_remembered_until_it_is_forgotten(site: &Site) 
     site.alice.shlogin(&["forget", "gone"]).ok();
     site.alice.shlogin(&["show", "gone"]).ended_with(116);
     assert_eq!(site.alice.shlogin(&["list", "--all", "--json"]).ok().json(), serde_json::json!([]));
+
+    // Or until it is too old, which the next start looks for.
+    site.alice.start_bare("aged", &ISOLATED, &[]).stop();
+    let args = bare("young", &ISOLATED, &[]);
+    let mut start = site.alice.shlogin_command(&["start"]);
+    start.args(&args).env("SHLOGIN_RECORDS_MAX_AGE", "1ms");
+    Running::spawn(start).finish(seconds(20)).ok();
+    let all = site.alice.shlogin(&["list", "--all", "--json"]).ok().json();
+    assert_eq!((all.as_array().unwrap().len(), &all[0]["name"]), (1, &"young".into()), "{all:#}");
+}
+
+/// A site's own certificate: the gateway shows it, and says its fingerprint.
+pub(crate) fn a_site_s_certificate_is_used(site: &Site) {
+    let alice = &site.alice;
+    let made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "30",
+        "-subj",
+        "/CN=login.example",
+        "-keyout",
+        "site.key",
+        "-out",
+        "site.pem",
+    ];
+    alice.run(&made).ok();
+    let fingerprint =
+        alice.run(&["openssl", "x509", "-in", "site.pem", "-noout", "-fingerprint", "-sha256"]).ok();
+    let fingerprint = fingerprint.stdout.trim().rsplit('=').next().unwrap().to_owned();
+    let mut start = alice.shlogin_command(&["start", "--json"]);
+    start.args(bare("certified", &ISOLATED, &["+mark=behind it"]));
+    start.env("SHLOGIN_GATEWAY_CERTIFICATE", alice.home.join("site.pem"));
+    start.env("SHLOGIN_GATEWAY_KEY", alice.home.join("site.key"));
+    let started = Running::spawn(start).finish(seconds(20)).ok().json();
+    assert_eq!(started["gateway"]["fingerprint"], fingerprint);
+    let port = started["gateway"]["port"].to_string();
+    let shown = alice.run(&[
+        "sh",
+        "-c",
+        "openssl s_client -connect 127.0.0.1:$0 </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256",
+        &port,
+    ]);
+    shown.ok().says(&fingerprint);
 }
 
 pub(crate) fn exec_ends_with_the_command_s_own_status(site: &Site) {

@@ -83,6 +83,7 @@ fn proofs() -> Vec<Trial> {
             an_app_that_dies_at_once_shows_its_last_lines_and_its_status []
             a_bad_configuration_is_refused []
             an_ended_session_is_remembered_until_it_is_forgotten []
+            a_site_s_certificate_is_used []
             exec_ends_with_the_command_s_own_status [Apptainer]
             exec_on_a_terminal_gets_one []
             logs_follow_until_the_session_ends []
