@@ -13,13 +13,7 @@ mod query;
 mod tests;
 mod tokens;
 
-use std::{
-    io,
-    os::unix::net::UnixListener,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{io, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
 use nginx_free::{Dial, Limits, Listener, Proxy, Upstream};
 use rustls::ServerConfig;
@@ -96,21 +90,6 @@ impl<D: Dial> Gateway<D> {
     /// Where the kernel has no random numbers.
     pub fn issue(&self) -> io::Result<Secret> {
         self.proxy.admit().issue()
-    }
-
-    /// When a request last began or a WebSocket last ended.
-    pub fn last_activity(&self) -> Instant {
-        self.proxy.counters().last_activity()
-    }
-
-    /// How many WebSockets are open: while there are any, somebody is there.
-    pub fn open_websockets(&self) -> usize {
-        self.proxy.counters().tunnels.load(Ordering::Relaxed)
-    }
-
-    /// How many client connections are open.
-    pub fn open_connections(&self) -> usize {
-        self.proxy.counters().connections.load(Ordering::Relaxed)
     }
 
     /// Serves a TCP listener until `closing` turns true, then lets open requests end.

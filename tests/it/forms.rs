@@ -80,3 +80,45 @@ pub(crate) fn an_app_that_opens_a_port_is_refused_without_namespaces(site: &Site
     assert!(output.json()["error"]["message"].as_str().unwrap().contains("18351"), "{output:?}");
     site.alice.wait_until_nothing_is_left(seconds(2));
 }
+
+/// Runs the rest of its arguments as user $1 of group $2 where user namespaces are forbidden, and ends with their status.
+/// The limit is one of a user namespace of its own, in which everybody is who she is outside.
+const FORBIDDEN: &str = r"
+import ctypes, os, sys
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    assert ctypes.CDLL(None).unshare(0x10000000) == 0
+    os.write(ready[1], b'x'); os.read(go[0], 1)
+    with open('/proc/sys/user/max_user_namespaces', 'w') as limit: limit.write('0')
+    os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))
+    os.execv(sys.argv[3], sys.argv[3:])
+os.read(ready[0], 1)
+for kind in ('uid', 'gid'):
+    with open(f'/proc/{child}/{kind}_map', 'w') as ids: ids.write('0 0 4294967295')
+os.write(go[1], b'x')
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+";
+
+pub(crate) fn where_namespaces_are_forbidden_nothing_is_started_with_less(site: &Site) {
+    let alice = &site.alice;
+    let forbidden = |args: &[String]| {
+        let mut command = std::process::Command::new("/usr/bin/python3");
+        command
+            .args(["-c", FORBIDDEN, &alice.uid.to_string(), &alice.gid.to_string()])
+            .arg(place().program());
+        command.args(args).env_clear().envs(alice.environment()).current_dir(&alice.home);
+        Running::spawn(command).finish(seconds(30))
+    };
+    let start = |name: &str, options: &[&str], words: &[&str]| {
+        forbidden(&[vec!["start".to_owned(), "--json".to_owned()], bare(name, options, words)].concat())
+    };
+    let refused = start("fenced", &["--network", "isolated"], &["+port=18352"]).ended_with(119).json();
+    assert_eq!(refused["error"]["kind"], "isolation-forbidden", "{refused:#}");
+    alice.wait_until_nothing_is_left(seconds(2));
+    forbidden(&["doctor".to_owned()]).ended_with(1).says("max_user_namespaces");
+    let socket = start("second-best", &["--isolation", "socket"], &["+unix=$SHLOGIN_SOCKET"]).ok().json();
+    assert_eq!((&socket["isolation"], &socket["network"]), (&"socket".into(), &"host".into()));
+    forbidden(&["stop".to_owned(), "second-best".to_owned()]).ok();
+    alice.wait_until_nothing_is_left(seconds(2));
+}

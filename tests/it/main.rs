@@ -116,6 +116,7 @@ fn proofs() -> Vec<Trial> {
             nothing_is_left_of_a_session_s_files [];
         forms:
             an_image_is_pulled_by_its_uri [Apptainer]
+            where_namespaces_are_forbidden_nothing_is_started_with_less []
             an_image_can_be_a_folder_and_its_run_script_stands_in [Apptainer]
             a_socket_instead_of_namespaces_is_out_of_others_reach []
             an_app_that_opens_a_port_is_refused_without_namespaces [];
