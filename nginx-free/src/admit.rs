@@ -5,7 +5,7 @@ use std::{future::Future, marker::PhantomData, sync::Arc};
 
 use http::{HeaderMap, Method, Response, response};
 
-use crate::{Body, Dial, Host, Peer, Upstream};
+use crate::{Body, Dial, Host, Peer, Prefix, Upstream};
 
 /// Judges requests.
 pub trait Admit: Send + Sync + 'static {
@@ -73,7 +73,13 @@ impl<'r> Gate<'r> {
 
     /// Lets this request through to `upstream`.
     pub fn open<D: Dial>(self, upstream: &Arc<Upstream<D>>) -> Admission<'r, D> {
-        Admission { upstream: Arc::clone(upstream), hooks: None, gate: self.0 }
+        Admission {
+            upstream: Arc::clone(upstream),
+            hooks: None,
+            prefix: None,
+            any_origin: false,
+            gate: self.0,
+        }
     }
 }
 
@@ -84,6 +90,8 @@ pub(crate) struct RequestMark;
 pub struct Admission<'r, D> {
     pub(crate) upstream: Arc<Upstream<D>>,
     pub(crate) hooks: Option<Arc<Hooks>>,
+    pub(crate) prefix: Option<Arc<Prefix>>,
+    pub(crate) any_origin: bool,
     gate: PhantomData<fn(&'r ()) -> &'r ()>,
 }
 
@@ -91,6 +99,19 @@ impl<D> Admission<'_, D> {
     /// What is to be changed on the way.
     pub fn with(mut self, hooks: &Arc<Hooks>) -> Self {
         self.hooks = Some(Arc::clone(hooks));
+        self
+    }
+
+    /// The app stands under this prefix. A request that is not under it gets 404, whoever let it through.
+    pub fn under(mut self, prefix: &Arc<Prefix>) -> Self {
+        self.prefix = Some(Arc::clone(prefix));
+        self
+    }
+
+    /// A WebSocket may be opened by a page of any origin. Without this, one whose `Origin` is not the host that it
+    /// asks gets 403 (RFC 6455 §10.2): browsers send cookies along with it, whosever page it is.
+    pub fn from_any_origin(mut self) -> Self {
+        self.any_origin = true;
         self
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{Host, Peer};
+use crate::{Host, Peer, Prefix};
 
 /// Fields of one connection only (RFC 9110 §7.6.1, with RFC 9113 §8.2.2 and what RFC 7540 called `HTTP2-Settings`).
 const HOP_BY_HOP: [&str; 10] = [
@@ -81,6 +81,8 @@ pub(crate) struct Origin<'o> {
     pub(crate) peer: &'o Peer,
     pub(crate) host: Host<'o>,
     pub(crate) scheme: Scheme,
+    /// The prefix that is taken off.
+    pub(crate) stripped: Option<&'o Prefix>,
 }
 
 /// Whether a listener speaks TLS.
@@ -189,6 +191,12 @@ pub(crate) fn to_app(fields: &mut HeaderMap, named: &[HeaderName], origin: Origi
         }
         None => "unknown".to_owned(),
     };
+    if let Some(prefix) = origin.stripped {
+        // What Traefik and others say, what WSGI apps read, and what RStudio reads.
+        for name in ["x-forwarded-prefix", "x-script-name", "x-rstudio-root-path"] {
+            set(name, prefix.as_str());
+        }
+    }
     set("forwarded", &format!("for={node};host=\"{host}\";proto={}", origin.scheme.as_str()));
 }
 
@@ -245,7 +253,7 @@ mod tests {
         let named = named_by_connection(&fields).unwrap();
         let peer = Peer::tcp("[2001:db8::1]:5".parse().unwrap());
         let host = Host::parse("node:3011").unwrap();
-        to_app(&mut fields, &named, Origin { peer: &peer, host, scheme: Scheme::Https });
+        to_app(&mut fields, &named, Origin { peer: &peer, host, scheme: Scheme::Https, stripped: None });
         let mut left: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         left.sort();

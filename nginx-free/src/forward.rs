@@ -9,13 +9,14 @@ use crate::{
     Body, Dial, Failure, Hooks, Upstream,
     body::RequestBody,
     fields,
+    rewrite::Place,
     upstream::{Connection, Source},
 };
 
 /// Sends a request, whose fields were made the app's, and returns the answer, whose fields were made the client's.
 pub(crate) async fn forward<D: Dial>(
     upstream: &Arc<Upstream<D>>,
-    hooks: Option<&Hooks>,
+    way: &Way<'_>,
     request: Request<RequestBody>,
 ) -> Result<Response<Body>, Failure> {
     let (connection, answer) = send(upstream, request).await?;
@@ -23,18 +24,29 @@ pub(crate) async fn forward<D: Dial>(
     connection.head_came();
     upstream.give_back(connection);
     let (mut head, body) = answer.into_parts();
-    prepare(&mut head, hooks);
+    way.prepare(&mut head);
     Ok(Response::from_parts(head, Body::app(body)))
 }
 
-/// Makes an answer's head the client's.
-pub(crate) fn prepare(head: &mut http::response::Parts, hooks: Option<&Hooks>) {
-    fields::to_client(&mut head.headers);
-    // A reason phrase carries no meaning (RFC 9112 §4), and up to a head's limit of the app's text.
-    head.extensions.clear();
-    head.version = Version::HTTP_11;
-    if let Some(edit) = hooks.and_then(|hooks| hooks.edit_answer.as_ref()) {
-        edit(head);
+/// What changes an answer on its way back.
+pub(crate) struct Way<'w> {
+    pub(crate) place: Option<Place<'w>>,
+    pub(crate) hooks: Option<&'w Hooks>,
+}
+
+impl Way<'_> {
+    /// Makes an answer's head the client's.
+    pub(crate) fn prepare(&self, head: &mut http::response::Parts) {
+        fields::to_client(&mut head.headers);
+        // A reason phrase carries no meaning (RFC 9112 §4), and up to a head's limit of the app's text.
+        head.extensions.clear();
+        head.version = Version::HTTP_11;
+        if let Some(place) = &self.place {
+            place.rewrite(head);
+        }
+        if let Some(edit) = self.hooks.and_then(|hooks| hooks.edit_answer.as_ref()) {
+            edit(head);
+        }
     }
 }
 

@@ -19,8 +19,10 @@ use crate::{
     check, cookies, fields,
     fields::{Origin, Scheme},
     forward,
+    forward::Way,
     log::{Entry, Open},
     proxy::{Shared, Slot},
+    rewrite::Place,
     websocket,
     wire::Note,
 };
@@ -137,35 +139,68 @@ impl<A: Admit> Service<A> {
 
         let wants_page = checked.kind == Kind::Plain
             && parts.headers.get(header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/html"));
+        if checked.kind == Kind::WebSocket && !admission.any_origin && !self.is_own_page(&parts, host) {
+            return Outcome::Answer(last(plain(StatusCode::FORBIDDEN, "this page is of another origin")));
+        }
+        let prefix = admission.prefix.clone();
+        let asked = parts.uri.path().to_owned();
+        let place =
+            prefix.as_deref().map(|prefix| Place { prefix, host, scheme: self.scheme, asked: &asked });
+        if let Some(prefix) = &prefix {
+            if let Some(led) = prefix.with_slash(&parts.uri).filter(|_| checked.kind == Kind::Plain) {
+                let answer = temporary_redirect(&led);
+                return Outcome::Answer(if is_last { last(answer) } else { answer });
+            }
+            match prefix.target(std::mem::take(&mut parts.uri)) {
+                Some(target) => parts.uri = target,
+                None => return Outcome::Answer(last(plain(StatusCode::NOT_FOUND, "nothing is served here"))),
+            }
+        }
+        let way = Way { place, hooks: admission.hooks.as_deref() };
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let origin = Origin { peer: &self.peer, host, scheme: self.scheme };
+        let stripped = prefix.as_deref().filter(|prefix| prefix.is_added());
+        let origin = Origin { peer: &self.peer, host, scheme: self.scheme, stripped };
         fields::to_app(&mut parts.headers, &checked.named, origin);
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
         cookies::cut(&mut parts.headers, |name| hides.is_some_and(|hides| hides(name)));
 
         match (checked.kind, client_side) {
-            (Kind::WebSocket, Some(client_side)) => self.socket(parts, &admission, client_side, entry).await,
+            (Kind::WebSocket, Some(client_side)) => {
+                self.socket(parts, &admission, &way, client_side, entry).await
+            }
             (Kind::WebSocket, None) => Outcome::Answer(failed(&admission, Failure::BrokenRequest, false)),
             (Kind::Plain, _) => {
                 let body = RequestBody::new(body, self.shared.limits.body_stall);
                 body.frame(&mut parts.headers);
                 let request = forward::request(parts.method, parts.uri, parts.headers, body);
-                let sent = forward::forward(&admission.upstream, admission.hooks.as_deref(), request).await;
+                let sent = forward::forward(&admission.upstream, &way, request).await;
                 let answer = sent.unwrap_or_else(|failure| failed(&admission, failure, wants_page));
                 Outcome::Answer(if is_last { last(answer) } else { answer })
             }
         }
     }
 
+    /// Whether a WebSocket is opened by a page of the host that it asks, or by no page at all (RFC 6455 §10.2).
+    fn is_own_page(&self, head: &http::request::Parts, host: Host<'_>) -> bool {
+        let mut origins = head.headers.get_all(header::ORIGIN).iter();
+        let Some(origin) = origins.next() else { return true };
+        let scheme = match self.scheme {
+            Scheme::Http => "http://",
+            Scheme::Https => "https://",
+        };
+        let page = origin.to_str().ok().and_then(|text| text.strip_prefix(scheme)).and_then(Host::parse);
+        page.is_some_and(|page| page.same_as(&host, self.scheme.port())) && origins.next().is_none()
+    }
+
     async fn socket(
         &self,
         parts: http::request::Parts,
         admission: &Admission<'_, A::Dial>,
+        way: &Way<'_>,
         client_side: hyper::upgrade::OnUpgrade,
         entry: &mut Entry,
     ) -> Outcome {
-        let hooks = admission.hooks.as_deref();
-        match websocket::open(&admission.upstream, hooks, parts.version, parts.uri, parts.headers).await {
+        match websocket::open(&admission.upstream, way, parts.version, parts.uri, parts.headers).await {
             Ok(websocket::Opened { answer, app: Some(app) }) => {
                 entry.status = answer.status();
                 Outcome::Tunnel(answer, Tunnel { client: client_side, app })
@@ -205,6 +240,15 @@ pub(crate) fn plain(status: StatusCode, why: &str) -> Response<Body> {
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::UPGRADE_REQUIRED {
         fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    answer
+}
+
+/// To a path of this host, for now.
+fn temporary_redirect(path: &str) -> Response<Body> {
+    let mut answer = plain(StatusCode::TEMPORARY_REDIRECT, path);
+    if let Ok(location) = HeaderValue::from_str(path) {
+        answer.headers_mut().insert(header::LOCATION, location);
     }
     answer
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
-use crate::{Body, Dial, Failure, Hooks, Upstream, body::RequestBody, fields, forward};
+use crate::{Body, Dial, Failure, Upstream, body::RequestBody, fields, forward, forward::Way};
 
 /// What the client gets, and the app's side of the tunnel, where there is to be one.
 pub(crate) struct Opened {
@@ -31,7 +31,7 @@ fn accept_for(key: &[u8]) -> String {
 /// Asks the app for a WebSocket, over a connection of its own. `sent` are the client's fields, made the app's.
 pub(crate) async fn open<D: Dial>(
     upstream: &Upstream<D>,
-    hooks: Option<&Hooks>,
+    way: &Way<'_>,
     client: Version,
     uri: http::Uri,
     mut sent: HeaderMap,
@@ -58,7 +58,7 @@ pub(crate) async fn open<D: Dial>(
     connection.head_came();
 
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return refused(answer, hooks, client);
+        return refused(answer, way, client);
     }
     let spoken = answer.headers();
     let kept = fields::has_token(spoken, &header::UPGRADE, "websocket")
@@ -72,7 +72,7 @@ pub(crate) async fn open<D: Dial>(
     let mut answer = answer;
     let app = hyper::upgrade::on(&mut answer);
     let (mut head, _) = answer.into_parts();
-    forward::prepare(&mut head, hooks);
+    way.prepare(&mut head);
     head.headers.remove(header::CONTENT_LENGTH);
     if client == Version::HTTP_2 {
         // RFC 8441 §5: 200 stands for 101, and there is no key to answer.
@@ -88,7 +88,7 @@ pub(crate) async fn open<D: Dial>(
 /// The app's other answer. In HTTP/2 a 2xx would mean that the tunnel stands, so there it is none.
 fn refused(
     answer: Response<hyper::body::Incoming>,
-    hooks: Option<&Hooks>,
+    way: &Way<'_>,
     client: Version,
 ) -> Result<Opened, Failure> {
     let success = answer.status().is_success();
@@ -96,7 +96,7 @@ fn refused(
         return Err(Failure::BadAnswer);
     }
     let (mut head, body) = answer.into_parts();
-    forward::prepare(&mut head, hooks);
+    way.prepare(&mut head);
     Ok(Opened { answer: Response::from_parts(head, Body::app(body)), app: None })
 }
 
