@@ -87,7 +87,7 @@ impl<'r> Gate<'r> {
 pub(crate) struct RequestMark;
 
 /// A request that may pass, and how.
-pub struct Admission<'r, D> {
+pub struct Admission<'r, D: Dial> {
     pub(crate) upstream: Arc<Upstream<D>>,
     pub(crate) hooks: Option<Arc<Hooks>>,
     pub(crate) prefix: Option<Arc<Prefix>>,
@@ -95,7 +95,7 @@ pub struct Admission<'r, D> {
     gate: PhantomData<fn(&'r ()) -> &'r ()>,
 }
 
-impl<D> Admission<'_, D> {
+impl<D: Dial> Admission<'_, D> {
     /// What is to be changed on the way.
     pub fn with(mut self, hooks: &Arc<Hooks>) -> Self {
         self.hooks = Some(Arc::clone(hooks));
@@ -118,7 +118,7 @@ impl<D> Admission<'_, D> {
 
 /// The judgement.
 #[must_use = "a request is neither answered nor forwarded until its verdict is carried out"]
-pub enum Verdict<'r, D> {
+pub enum Verdict<'r, D: Dial> {
     /// It gets this answer, and the app never hears of it.
     Answer(Response<Body>),
     /// It may pass.
@@ -164,6 +164,9 @@ pub enum Failure {
     /// No answer in time.
     #[error("the app did not answer in time")]
     TimedOut,
+    /// The app has as many connections as it may.
+    #[error("the app is busy")]
+    Overloaded,
     /// The client's own body broke off or stood still.
     #[error("the request's body did not arrive")]
     BrokenRequest,
@@ -175,6 +178,7 @@ impl Failure {
         match self {
             Self::Unreachable | Self::BadAnswer => http::StatusCode::BAD_GATEWAY,
             Self::TimedOut => http::StatusCode::GATEWAY_TIMEOUT,
+            Self::Overloaded => http::StatusCode::SERVICE_UNAVAILABLE,
             Self::BrokenRequest => http::StatusCode::REQUEST_TIMEOUT,
         }
     }

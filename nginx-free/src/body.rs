@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::log::Entry;
+use crate::{log::Entry, upstream::Carrier};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +27,7 @@ pub struct Body {
 enum Source {
     Empty,
     Full(Bytes),
-    App(Incoming),
+    App(AppBody),
     Stream(UnsyncBoxBody<Bytes, BodyError>),
 }
 
@@ -52,8 +52,18 @@ impl Body {
         Self { source: Source::Stream(body.map_err(Into::into).boxed_unsync()), entry: None }
     }
 
-    pub(crate) fn app(incoming: Incoming) -> Self {
-        Self { source: Source::App(incoming), entry: None }
+    /// The rest of an answer that comes over `carrier`.
+    pub(crate) fn app(incoming: Incoming, carrier: Box<dyn Carrier>) -> Self {
+        Self { source: Source::App(AppBody { incoming, carrier: Some(carrier), broken: None }), entry: None }
+    }
+
+    /// Gives the connection back at once where there is nothing to come: nobody asks such a body for a frame.
+    pub(crate) fn begin(&mut self, cx: &mut Context<'_>) {
+        if let Source::App(app) = &mut self.source
+            && app.incoming.is_end_stream()
+        {
+            app.give_back(cx);
+        }
     }
 
     /// Counts this body's bytes into `entry`, which is logged when the body is dropped.
@@ -76,9 +86,7 @@ impl HttpBody for Body {
             Source::Empty => None,
             Source::Full(bytes) if bytes.is_empty() => None,
             Source::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Source::App(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| Ok(without_protected(frame?)))
-            }
+            Source::App(app) => ready!(app.poll_frame(cx)),
             Source::Stream(body) => ready!(Pin::new(body).poll_frame(cx)),
         };
         if let Some(entry) = &mut me.entry {
@@ -95,7 +103,7 @@ impl HttpBody for Body {
         match &self.source {
             Source::Empty => true,
             Source::Full(bytes) => bytes.is_empty(),
-            Source::App(incoming) => incoming.is_end_stream(),
+            Source::App(app) => app.incoming.is_end_stream(),
             Source::Stream(body) => body.is_end_stream(),
         }
     }
@@ -104,8 +112,52 @@ impl HttpBody for Body {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::App(incoming) => incoming.size_hint(),
+            Source::App(app) => app.incoming.size_hint(),
             Source::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// What the app has still to send, and the connection that brings it.
+struct AppBody {
+    incoming: Incoming,
+    carrier: Option<Box<dyn Carrier>>,
+    broken: Option<hyper::Error>,
+}
+
+impl AppBody {
+    /// The next frame. With the last one, the connection is given back; with a broken one, closed.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        if let Some(carrier) = &mut self.carrier {
+            carrier.carry(cx);
+        }
+        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            Some(Err(error)) => {
+                // hyper drops what it has not sent yet when a body breaks, so it has to be let send it first.
+                self.carrier = None;
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Ok(frame)) => {
+                if self.incoming.is_end_stream() {
+                    self.give_back(cx);
+                }
+                Poll::Ready(Some(Ok(without_protected(frame))))
+            }
+            None => {
+                self.give_back(cx);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn give_back(&mut self, cx: &mut Context<'_>) {
+        if let Some(carrier) = self.carrier.take() {
+            carrier.give_back(cx);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A plain request on its way to the app, and the answer on its way back.
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -22,10 +22,11 @@ pub(crate) async fn forward<D: Dial>(
     let (connection, answer) = send(upstream, request).await?;
     let answer = readable(answer)?;
     connection.head_came();
-    upstream.give_back(connection);
     let (mut head, body) = answer.into_parts();
     way.prepare(&mut head);
-    Ok(Response::from_parts(head, Body::app(body)))
+    let mut body = Body::app(body, connection);
+    poll_fn(|cx| Poll::Ready(body.begin(cx))).await;
+    Ok(Response::from_parts(head, body))
 }
 
 /// What changes an answer on its way back.
@@ -53,14 +54,13 @@ impl Way<'_> {
 /// Sends on a kept connection where there is one. Where that turns out to be dead before the app said a word, and
 /// doing it again can do no harm (RFC 9110 §9.2.2), once more on a new one.
 async fn send<D: Dial>(
-    upstream: &Upstream<D>,
+    upstream: &Arc<Upstream<D>>,
     request: Request<RequestBody>,
-) -> Result<(Connection, Response<Incoming>), Failure> {
+) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
     let (mut connection, source) = upstream.connection().await?;
     let spare = (source == Source::Pool).then(|| spare(&request)).flatten();
     let wait = upstream.limits().answer;
-    let sent = tokio::time::timeout(wait, connection.sender.try_send_request(request)).await;
-    let mut error = match sent {
+    let mut error = match tokio::time::timeout(wait, connection.exchange(request)).await {
         Err(_) => return Err(Failure::TimedOut),
         Ok(Ok(answer)) => return Ok((connection, answer)),
         Ok(Err(error)) => error,
@@ -75,10 +75,10 @@ async fn send<D: Dial>(
     let Some(request) = again else { return Err(why(&error)) };
     tracing::debug!(%error, "a kept connection was dead; once more on a new one");
     let mut connection = upstream.fresh().await?;
-    match tokio::time::timeout(wait, connection.sender.send_request(request)).await {
+    match tokio::time::timeout(wait, connection.exchange(request)).await {
         Err(_) => Err(Failure::TimedOut),
         Ok(Ok(answer)) => Ok((connection, answer)),
-        Ok(Err(error)) => Err(why(&error)),
+        Ok(Err(error)) => Err(why(&error.into_error())),
     }
 }
 

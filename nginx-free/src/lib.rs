@@ -74,6 +74,7 @@ mod proxy;
 mod rewrite;
 mod serve;
 mod service;
+mod tunnel;
 mod upstream;
 mod websocket;
 mod wire;

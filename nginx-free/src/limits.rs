@@ -33,6 +33,8 @@ pub struct Limits {
     pub dial: Duration,
     /// Time from a request's head until the app's response head. Long, for some apps answer when something happens.
     pub answer: Duration,
+    /// Connections to one app open at a time, WebSockets included. A request beyond that gets 503.
+    pub connections_per_app: usize,
     /// Idle connections to the app that are kept.
     pub pool: usize,
     /// How long an idle connection to the app is kept. Shorter than the five seconds after which Node closes its side, so
@@ -60,6 +62,7 @@ impl Default for Limits {
             send_stall: Duration::from_secs(60),
             dial: Duration::from_secs(10),
             answer: Duration::from_secs(3600),
+            connections_per_app: 1024,
             pool: 16,
             pool_idle: Duration::from_secs(4),
             drain: Duration::from_secs(5),

@@ -23,6 +23,7 @@ use crate::{
     log::{Entry, Open},
     proxy::{Shared, Slot},
     rewrite::Place,
+    tunnel::{self, AppSide, Carried},
     websocket,
     wire::Note,
 };
@@ -90,21 +91,27 @@ impl<A: Admit> Service<A> {
     }
 
     /// Carries a WebSocket until either side ends it or the run does.
-    async fn carry(self: Arc<Self>, tunnel: Tunnel, mut entry: Box<Entry>) {
+    async fn carry(self: Arc<Self>, tunnel: Tunnel<<A::Dial as Dial>::Stream>, mut entry: Box<Entry>) {
         let counters = &self.shared.counters;
         counters.tunnels.fetch_add(1, Ordering::Relaxed);
+        let mut carried = Carried::default();
         tokio::select! {
-            ended = websocket::tunnel(tunnel.client, tunnel.app) => match ended {
-                Some((received, sent)) => entry.tunnelled(received, sent),
-                None => entry.broken(),
+            ended = tunnel::run(tunnel.client, tunnel.app, &mut carried) => if let Err(error) = ended {
+                tracing::debug!(%error, "a WebSocket broke off");
+                entry.broken();
             },
             () = self.run.ended() => entry.broken(),
         }
+        entry.tunnelled(carried.from_client, carried.from_app);
         counters.tunnels.fetch_sub(1, Ordering::Relaxed);
         counters.touch();
     }
 
-    async fn carry_out(&self, request: Request<Incoming>, entry: &mut Entry) -> Outcome {
+    async fn carry_out(
+        &self,
+        request: Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Outcome<<A::Dial as Dial>::Stream> {
         let (mut parts, body) = request.into_parts();
         // What follows such a request on its connection may be meant for others than us (see `wire`).
         let is_last = parts.headers.contains_key(header::UPGRADE)
@@ -199,7 +206,7 @@ impl<A: Admit> Service<A> {
         way: &Way<'_>,
         client_side: hyper::upgrade::OnUpgrade,
         entry: &mut Entry,
-    ) -> Outcome {
+    ) -> Outcome<<A::Dial as Dial>::Stream> {
         match websocket::open(&admission.upstream, way, parts.version, parts.uri, parts.headers).await {
             Ok(websocket::Opened { answer, app: Some(app) }) => {
                 entry.status = answer.status();
@@ -212,15 +219,15 @@ impl<A: Admit> Service<A> {
 }
 
 /// How a request ends.
-enum Outcome {
+enum Outcome<S> {
     Answer(Response<Body>),
-    Tunnel(Response<Body>, Tunnel),
+    Tunnel(Response<Body>, Tunnel<S>),
 }
 
 /// The two sides of a WebSocket that was agreed on.
-pub(crate) struct Tunnel {
+pub(crate) struct Tunnel<S> {
     pub(crate) client: hyper::upgrade::OnUpgrade,
-    pub(crate) app: hyper::upgrade::OnUpgrade,
+    pub(crate) app: AppSide<S>,
 }
 
 fn failed<D: Dial>(admission: &Admission<'_, D>, failure: Failure, wants_page: bool) -> Response<Body> {

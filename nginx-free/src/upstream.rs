@@ -1,38 +1,46 @@
 //! One app: connections to it, made by its [`Dial`] and kept while they are beyond doubt.
+//!
+//! A connection is driven by whoever carries a request over it, within that task: no other task has to be woken for
+//! each piece. While it idles, nobody looks at it; before it is used again it is looked at once, which shows whether the
+//! app has closed it or sent a byte too many. Only a request with a body gets a task for its connection: the body must
+//! go on also while the client is slow to take the answer.
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{Dial, Failure, Limits, body::RequestBody};
 
 /// One app, and the idle connections to it. The one used last is used next, so that the others grow old and go.
-pub struct Upstream<D> {
+pub struct Upstream<D: Dial> {
     dial: D,
     limits: Limits,
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Vec<Idle<D>>>,
+    open: Arc<AtomicUsize>,
 }
 
-struct Idle {
-    connection: Connection,
+struct Idle<D: Dial> {
+    connection: Box<Connection<D>>,
     since: Instant,
-}
-
-/// A connection to the app.
-pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<RequestBody>,
-    meter: Arc<Meter>,
 }
 
 /// Where a connection came from: only one from the pool may have died unnoticed.
@@ -45,7 +53,12 @@ pub(crate) enum Source {
 impl<D: Dial> Upstream<D> {
     /// An app reached by `dial`. No connection is made yet.
     pub fn new(dial: D, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { dial, limits, idle: Mutex::default() })
+        Arc::new(Self { dial, limits, idle: Mutex::default(), open: Arc::default() })
+    }
+
+    /// Connections to the app that are open, idle ones included.
+    pub fn connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -53,16 +66,16 @@ impl<D: Dial> Upstream<D> {
     }
 
     /// The idle connection that was used last, else a new one.
-    pub(crate) async fn connection(&self) -> Result<(Connection, Source), Failure> {
-        if let Some(connection) = self.take_idle() {
-            connection.meter.rewind();
-            return Ok((connection, Source::Pool));
+    pub(crate) async fn connection(self: &Arc<Self>) -> Result<(Box<Connection<D>>, Source), Failure> {
+        match std::future::poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await {
+            Some(connection) => Ok((connection, Source::Pool)),
+            None => Ok((self.fresh().await?, Source::Fresh)),
         }
-        Ok((self.fresh().await?, Source::Fresh))
     }
 
     /// A new connection.
-    pub(crate) async fn fresh(&self) -> Result<Connection, Failure> {
+    pub(crate) async fn fresh(self: &Arc<Self>) -> Result<Box<Connection<D>>, Failure> {
+        let place = self.place().ok_or(Failure::Overloaded)?;
         let stream = match tokio::time::timeout(self.limits.dial, self.dial.dial()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -75,57 +88,64 @@ impl<D: Dial> Upstream<D> {
             }
         };
         let meter = Arc::new(Meter::new(self.limits.head_bytes + 2 * self.limits.buffer));
-        let metered = Metered { stream, meter: Arc::clone(&meter) };
-        let (sender, connection) = http1::Builder::new()
+        let metered = Metered { stream, meter: Arc::clone(&meter), _place: place };
+        let (sender, driver) = http1::Builder::new()
             .max_buf_size(self.limits.buffer.max(8192))
             .max_header_size(self.limits.head_bytes)
             .max_headers(self.limits.fields)
             .handshake(TokioIo::new(metered))
             .await
             .map_err(|_| Failure::Unreachable)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "the connection to the app broke");
-            }
-        });
-        Ok(Connection { sender, meter })
+        Ok(Box::new(Connection { sender, meter, driver: Driver::Here(driver), home: Arc::downgrade(self) }))
     }
 
-    /// Keeps a connection once it is ready for another request: both bodies ended, and not one byte too many came.
-    pub(crate) fn give_back(self: &Arc<Self>, mut connection: Connection) {
-        let me = Arc::clone(self);
-        tokio::spawn(async move {
-            if connection.sender.ready().await.is_err() {
-                return;
-            }
-            let mut idle = me.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() >= me.limits.pool {
-                idle.remove(0);
-            }
-            idle.push(Idle { connection, since: Instant::now() });
-            if idle.len() == 1 {
-                tokio::spawn(sweep(Arc::downgrade(&me), me.limits.pool_idle));
-            }
-        });
+    /// A place for one more connection, unless the app has too many. An idle one gives way.
+    fn place(&self) -> Option<Place> {
+        if self.open.fetch_add(1, Ordering::Relaxed) < self.limits.connections_per_app {
+            return Some(Place(Arc::clone(&self.open)));
+        }
+        let place = Place(Arc::clone(&self.open));
+        let mut idle = self.idle();
+        if idle.is_empty() {
+            return None;
+        }
+        drop(idle.remove(0));
+        Some(place)
     }
 
-    fn take_idle(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if connection.sender.is_ready() && since.elapsed() < self.limits.pool_idle {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle<D>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_idle(&self, cx: &mut Context<'_>) -> Option<Box<Connection<D>>> {
+        let mut idle = self.idle();
+        while let Some(Idle { mut connection, since }) = idle.pop() {
+            if since.elapsed() < self.limits.pool_idle && connection.is_ready(cx) {
+                connection.meter.rewind();
                 return Some(connection);
             }
         }
         None
     }
+
+    fn keep(self: &Arc<Self>, connection: Box<Connection<D>>) {
+        let mut idle = self.idle();
+        if idle.len() >= self.limits.pool {
+            drop(idle.remove(0));
+        }
+        idle.push(Idle { connection, since: Instant::now() });
+        if idle.len() == 1 {
+            tokio::spawn(sweep(Arc::downgrade(self), self.limits.pool_idle));
+        }
+    }
 }
 
 /// Closes idle connections that grew old, until none is left.
-async fn sweep<D: Dial>(upstream: std::sync::Weak<Upstream<D>>, age: Duration) {
+async fn sweep<D: Dial>(upstream: Weak<Upstream<D>>, age: Duration) {
     loop {
         tokio::time::sleep(age).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let mut idle = upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = upstream.idle();
         idle.retain(|one| one.since.elapsed() < age && !one.connection.sender.is_closed());
         if idle.is_empty() {
             idle.shrink_to_fit();
@@ -134,7 +154,85 @@ async fn sweep<D: Dial>(upstream: std::sync::Weak<Upstream<D>>, age: Duration) {
     }
 }
 
-impl Connection {
+/// One of the connections that an app may have.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection to the app.
+pub(crate) struct Connection<D: Dial> {
+    sender: SendRequest<RequestBody>,
+    driver: Driver<D::Stream>,
+    meter: Arc<Meter>,
+    home: Weak<Upstream<D>>,
+}
+
+type Http<S> = http1::Connection<TokioIo<Metered<S>>, RequestBody>;
+
+/// Who moves a connection's bytes.
+enum Driver<S: AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static> {
+    /// Whoever holds it.
+    Here(Http<S>),
+    /// A task of its own.
+    Elsewhere,
+    /// Nobody: it has ended.
+    Ended,
+    /// Nobody: the app agreed to a WebSocket, or the connection ended without an error.
+    Done(Http<S>),
+}
+
+impl<D: Dial> Connection<D> {
+    /// Moves bytes, where that is ours to do.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let Driver::Here(http) = &mut self.driver else { return };
+        match Pin::new(http).poll(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                if let Driver::Here(http) = std::mem::replace(&mut self.driver, Driver::Ended) {
+                    self.driver = Driver::Done(http);
+                }
+            }
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "the connection to the app broke");
+                self.driver = Driver::Ended;
+            }
+        }
+    }
+
+    /// Whether it can take a request now: both bodies ended, and not one byte too many came.
+    fn is_ready(&mut self, cx: &mut Context<'_>) -> bool {
+        self.drive(cx);
+        matches!(self.driver, Driver::Here(_) | Driver::Elsewhere) && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let has_body = !request.body().is_empty();
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        if has_body && matches!(self.driver, Driver::Here(_)) {
+            let driver = std::mem::replace(&mut self.driver, Driver::Elsewhere);
+            if let Driver::Here(http) = driver {
+                tokio::spawn(async move {
+                    if let Err(error) = http.await {
+                        tracing::debug!(%error, "the connection to the app broke");
+                    }
+                });
+            }
+        }
+        std::future::poll_fn(|cx| {
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+
     /// Whether the app has sent anything since the last request.
     pub(crate) fn has_answered(&self) -> bool {
         self.meter.read.load(Ordering::Relaxed) > 0
@@ -143,6 +241,47 @@ impl Connection {
     /// Called when the answer's head has come: from here on the app may send as much as the client takes.
     pub(crate) fn head_came(&self) {
         self.meter.read.store(Meter::UNLIMITED, Ordering::Relaxed);
+    }
+
+    /// After a 101: the stream, and what the app has sent on it already.
+    pub(crate) fn into_stream(self) -> Option<(D::Stream, Bytes)> {
+        match self.driver {
+            Driver::Done(http) => {
+                let parts = http.into_parts();
+                let metered = parts.io.into_inner();
+                Some((metered.stream, parts.read_buf))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A connection on which an answer is under way, whatever it was dialled by.
+pub(crate) trait Carrier: Send {
+    /// Moves bytes.
+    fn carry(&mut self, cx: &mut Context<'_>);
+
+    /// The answer has ended: the connection is kept if it is ready for another request.
+    fn give_back(self: Box<Self>, cx: &mut Context<'_>);
+}
+
+impl<D: Dial> Carrier for Connection<D> {
+    fn carry(&mut self, cx: &mut Context<'_>) {
+        self.drive(cx);
+    }
+
+    fn give_back(mut self: Box<Self>, cx: &mut Context<'_>) {
+        let Some(home) = self.home.upgrade() else { return };
+        if self.is_ready(cx) {
+            home.keep(self);
+        } else if matches!(self.driver, Driver::Elsewhere) {
+            // Its own task has to see the end of the answer first.
+            tokio::spawn(async move {
+                if self.sender.ready().await.is_ok() {
+                    home.keep(self);
+                }
+            });
+        }
     }
 }
 
@@ -180,6 +319,7 @@ impl Meter {
 struct Metered<S> {
     stream: S,
     meter: Arc<Meter>,
+    _place: Place,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {

@@ -2,18 +2,21 @@
 //! app has said 101 (RFC 9110 §7.8), and where it says anything else, the client's connection ends with that answer:
 //! what the client may have sent after its handshake is never read as another request.
 
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 
-use crate::{Body, Dial, Failure, Upstream, body::RequestBody, fields, forward, forward::Way};
+use crate::{
+    Body, Dial, Failure, Upstream, body::RequestBody, fields, forward, forward::Way, tunnel::AppSide,
+    upstream::Connection,
+};
 
 /// What the client gets, and the app's side of the tunnel, where there is to be one.
-pub(crate) struct Opened {
+pub(crate) struct Opened<S> {
     pub(crate) answer: Response<Body>,
-    pub(crate) app: Option<OnUpgrade>,
+    pub(crate) app: Option<AppSide<S>>,
 }
 
 /// Whether a `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455 §4.1).
@@ -30,12 +33,12 @@ fn accept_for(key: &[u8]) -> String {
 
 /// Asks the app for a WebSocket, over a connection of its own. `sent` are the client's fields, made the app's.
 pub(crate) async fn open<D: Dial>(
-    upstream: &Upstream<D>,
+    upstream: &Arc<Upstream<D>>,
     way: &Way<'_>,
     client: Version,
     uri: http::Uri,
     mut sent: HeaderMap,
-) -> Result<Opened, Failure> {
+) -> Result<Opened<D::Stream>, Failure> {
     let key = match sent.get(header::SEC_WEBSOCKET_KEY) {
         Some(key) if client != Version::HTTP_2 => key.clone(),
         _ => new_key()?,
@@ -48,17 +51,18 @@ pub(crate) async fn open<D: Dial>(
     let request = forward::request(Method::GET, uri, sent, RequestBody::empty());
 
     let mut connection = upstream.fresh().await?;
-    let answer = tokio::time::timeout(upstream.limits().answer, connection.sender.send_request(request))
+    let answer = tokio::time::timeout(upstream.limits().answer, connection.exchange(request))
         .await
         .map_err(|_| Failure::TimedOut)?
         .map_err(|error| {
+            let error = error.into_error();
             tracing::debug!(%error, "no answer of the app to a WebSocket");
             Failure::BadAnswer
         })?;
     connection.head_came();
 
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return refused(answer, way, client);
+        return refused(answer, connection, way, client).await;
     }
     let spoken = answer.headers();
     let kept = fields::has_token(spoken, &header::UPGRADE, "websocket")
@@ -69,8 +73,7 @@ pub(crate) async fn open<D: Dial>(
         tracing::debug!("the app's 101 is no WebSocket handshake");
         return Err(Failure::BadAnswer);
     }
-    let mut answer = answer;
-    let app = hyper::upgrade::on(&mut answer);
+    let (stream, early) = connection.into_stream().ok_or(Failure::BadAnswer)?;
     let (mut head, _) = answer.into_parts();
     way.prepare(&mut head);
     head.headers.remove(header::CONTENT_LENGTH);
@@ -82,40 +85,31 @@ pub(crate) async fn open<D: Dial>(
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    Ok(Opened { answer: Response::from_parts(head, Body::empty()), app: Some(app) })
+    Ok(Opened { answer: Response::from_parts(head, Body::empty()), app: Some(AppSide { stream, early }) })
 }
 
 /// The app's other answer. In HTTP/2 a 2xx would mean that the tunnel stands, so there it is none.
-fn refused(
+async fn refused<D: Dial>(
     answer: Response<hyper::body::Incoming>,
+    connection: Box<Connection<D>>,
     way: &Way<'_>,
     client: Version,
-) -> Result<Opened, Failure> {
+) -> Result<Opened<D::Stream>, Failure> {
     let success = answer.status().is_success();
     if !forward::framed_once(answer.headers()) || (client == Version::HTTP_2 && success) {
         return Err(Failure::BadAnswer);
     }
     let (mut head, body) = answer.into_parts();
     way.prepare(&mut head);
-    Ok(Opened { answer: Response::from_parts(head, Body::app(body)), app: None })
+    let mut body = Body::app(body, connection);
+    poll_fn(|cx| Poll::Ready(body.begin(cx))).await;
+    Ok(Opened { answer: Response::from_parts(head, body), app: None })
 }
 
 fn new_key() -> Result<HeaderValue, Failure> {
     let mut bytes = [0_u8; 16];
     rand::fill(&mut bytes).map_err(|_| Failure::Unreachable)?;
     HeaderValue::from_str(&STANDARD.encode(bytes)).map_err(|_| Failure::Unreachable)
-}
-
-/// Carries bytes both ways until both sides have ended; returns how many came from the client and from the app.
-pub(crate) async fn tunnel(client: OnUpgrade, app: OnUpgrade) -> Option<(u64, u64)> {
-    let (client, app): (Upgraded, Upgraded) = tokio::try_join!(client, app)
-        .inspect_err(|error| tracing::debug!(%error, "a WebSocket's tunnel was not made"))
-        .ok()?;
-    let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(app));
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut app, 8192, 8192)
-        .await
-        .inspect_err(|error| tracing::debug!(%error, "a WebSocket broke off"))
-        .ok()
 }
 
 #[cfg(test)]

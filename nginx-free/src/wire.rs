@@ -40,6 +40,10 @@ impl<S> Wire<S> {
     pub(crate) fn new(stream: S, note: Note) -> Self {
         Self { stream, scanner: Scanner::default(), note }
     }
+
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
