@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,9 +12,8 @@ use http::{HeaderMap, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
-use crate::{log::Entry, upstream::Carrier};
+use crate::{log::Entry, metrics::add, patience::Patience, upstream::Carrier};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -58,12 +58,17 @@ impl Body {
     }
 
     /// Gives the connection back at once where there is nothing to come: nobody asks such a body for a frame.
-    pub(crate) fn begin(&mut self, cx: &mut Context<'_>) {
-        if let Source::App(app) = &mut self.source
-            && app.incoming.is_end_stream()
-        {
-            app.give_back(cx);
-        }
+    pub(crate) async fn begun(mut self) -> Self {
+        std::future::poll_fn(|cx| {
+            if let Source::App(app) = &mut self.source
+                && app.incoming.is_end_stream()
+            {
+                app.give_back(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        self
     }
 
     /// Counts this body's bytes into `entry`, which is logged when the body is dropped.
@@ -179,29 +184,38 @@ fn without_protected(frame: Frame<Bytes>) -> Frame<Bytes> {
 
 /// A client's body on its way to the app. It ends with an error where the client stands still for too long, and its
 /// trailers are dropped, as RFC 9110 §6.5.1 allows: an app may merge them with the head's fields, which were checked.
-pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
-    stall: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+pub(crate) struct RequestBody(Option<Arriving>);
+
+struct Arriving {
+    incoming: Incoming,
+    patience: Patience,
+    received: Arc<AtomicU64>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, stall: Duration) -> Self {
-        let incoming = Some(incoming).filter(|body| !body.is_end_stream());
-        Self { incoming, stall, timer: None }
+    /// `received` counts its bytes.
+    pub(crate) fn new(
+        incoming: Incoming,
+        stall: Duration,
+        received: impl FnOnce() -> Arc<AtomicU64>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        Self(Some(Arriving { incoming, patience: Patience::new(stall), received: received() }))
     }
 
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, stall: Duration::ZERO, timer: None }
+        Self(None)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.incoming.is_none()
+        self.0.is_none()
     }
 
     /// Sets how the app is to be told of this body's length (RFC 9112 §6), after the client's own framing was taken out.
     pub(crate) fn frame(&self, fields: &mut HeaderMap) {
-        if self.incoming.is_some() && !fields.contains_key(header::CONTENT_LENGTH) {
+        if self.0.is_some() && !fields.contains_key(header::CONTENT_LENGTH) {
             // Said in so many words: hyper's client takes a GET of unknown length for one without a body.
             fields.insert(header::TRANSFER_ENCODING, header::HeaderValue::from_static("chunked"));
         }
@@ -210,8 +224,8 @@ impl RequestBody {
 
 /// A client's body that stood still.
 #[derive(Debug, thiserror::Error)]
-#[error("the client's body stood still for {0:?}")]
-pub(crate) struct Stalled(Duration);
+#[error("the client's body stood still")]
+pub(crate) struct Stalled;
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
@@ -221,29 +235,29 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let me = &mut *self;
-        let Some(incoming) = &mut me.incoming else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) {
-            if let Some(timer) = &mut me.timer {
-                timer.as_mut().reset(Instant::now() + me.stall);
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut body.incoming).poll_frame(cx) else {
+            ready!(body.patience.poll_out(cx));
+            return Poll::Ready(Some(Err(Stalled.into())));
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) if frame.is_trailers() => None,
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                body.patience.moved(bytes);
+                add(&body.received, bytes as u64);
+                Some(Ok(frame))
             }
-            return Poll::Ready(match frame {
-                Some(Ok(frame)) if frame.is_trailers() => None,
-                Some(frame) => Some(frame.map_err(Into::into)),
-                None => None,
-            });
-        }
-        let stall = me.stall;
-        let timer = me.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Stalled(stall).into())))
+            Some(Err(error)) => Some(Err(error.into())),
+            None => None,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.0.as_ref().is_none_or(|body| body.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
     }
 }

@@ -1,14 +1,8 @@
 //! One client connection: its TLS handshake, then HTTP/1.1 or HTTP/2 until it ends, idles for too long, or the run ends.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
+use http::header;
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -21,44 +15,72 @@ use crate::{
     Admit, Limits, Peer,
     fields::Scheme,
     io::{ClientIo, Socket},
-    proxy::{Shared, Slot},
-    service::{Run, Service},
-    wire::Wire,
+    metrics::add,
+    proxy::Shared,
+    room::{Exit, Seat},
+    service::{Run, Service, busy, last},
+    wire::{Note, Wire},
 };
 
 /// Serves one connection to its end.
 pub(crate) async fn serve<A: Admit>(
     shared: Arc<Shared<A>>,
-    slot: Slot<A>,
+    seat: Arc<Seat>,
     socket: Socket,
     peer: Peer,
     tls: Option<Arc<ServerConfig>>,
     run: Run,
 ) {
-    let limits = shared.limits.clone();
+    let limits = shared.room.limits.clone();
     let (io, scheme) = match tls {
         None => (ClientIo::Plain(socket), Scheme::Http),
         Some(config) => match handshake(config, socket, &run, limits.handshake).await {
             Some(io) => (io, Scheme::Https),
-            None => return,
+            None => return add(&seat.metrics().handshakes_failed, 1),
         },
     };
-    let service = Service {
-        shared,
-        peer,
-        scheme,
-        begun: AtomicUsize::new(0),
-        open: Arc::default(),
-        note: Arc::default(),
-        run,
-        _slot: slot,
-    };
-    let service = Arc::new(service);
+    let service = Arc::new(Service { shared, seat, peer, scheme, run, note: Note::default() });
     if io.speaks_http2() {
         http2(io, &service, &limits).await;
     } else {
         http1(io, &service, &limits).await;
     }
+}
+
+/// Tells the client of a connection too many that it is, where that can be done in little time.
+pub(crate) async fn turn_away(
+    socket: Socket,
+    tls: Option<Arc<ServerConfig>>,
+    run: Run,
+    limits: Limits,
+    _exit: Exit,
+) {
+    let turned_away = async {
+        let io = match tls {
+            None => ClientIo::Plain(socket),
+            Some(config) => match handshake(config, socket, &run, limits.leave).await {
+                Some(io) => io,
+                None => return,
+            },
+        };
+        let told = |_| async { Ok::<_, Infallible>(last(busy("too many connections are open"))) };
+        // What goes wrong with it is nobody's loss.
+        if io.speaks_http2() {
+            let told = move |request| async move {
+                let mut answer = told(request).await?;
+                answer.headers_mut().remove(header::CONNECTION);
+                Ok::<_, Infallible>(answer)
+            };
+            let builder = http2::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(io), service_fn(told)).await;
+        } else {
+            let _ = http1::Builder::new()
+                .max_header_size(limits.head_bytes)
+                .serve_connection(TokioIo::new(io), service_fn(told))
+                .await;
+        }
+    };
+    let _ = tokio::time::timeout(limits.leave, turned_away).await;
 }
 
 async fn handshake(
@@ -135,7 +157,7 @@ async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = idle(service, limits.idle) => {
+        () = idle(&service.seat, limits.idle) => {
             connection.as_mut().graceful_shutdown();
             tokio::time::timeout(limits.drain, connection).await.unwrap_or(Ok(()))
         }
@@ -150,12 +172,12 @@ async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
 }
 
 /// Ends when nothing was open on the connection for `limit`, or up to twice that.
-async fn idle<A>(service: &Service<A>, limit: Duration) {
-    let mut seen = service.begun.load(Ordering::Relaxed);
+async fn idle(seat: &Seat, limit: Duration) {
+    let (mut seen, _) = seat.turns();
     loop {
         tokio::time::sleep(limit).await;
-        let begun = service.begun.load(Ordering::Relaxed);
-        if service.open.load(Ordering::Relaxed) == 0 && begun == seen {
+        let (begun, open) = seat.turns();
+        if open == 0 && begun == seen {
             return;
         }
         seen = begun;

@@ -1,6 +1,6 @@
 //! A plain request on its way to the app, and the answer on its way back.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -24,9 +24,7 @@ pub(crate) async fn forward<D: Dial>(
     connection.head_came();
     let (mut head, body) = answer.into_parts();
     way.prepare(&mut head);
-    let mut body = Body::app(body, connection);
-    poll_fn(|cx| Poll::Ready(body.begin(cx))).await;
-    Ok(Response::from_parts(head, body))
+    Ok(Response::from_parts(head, Body::app(body, connection).begun().await))
 }
 
 /// What changes an answer on its way back.

@@ -4,22 +4,22 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
+
+use crate::patience::Patience;
 
 /// A socket that a client connected to.
 pub(crate) struct Socket {
     kind: Kind,
-    stall: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 enum Kind {
@@ -29,11 +29,11 @@ enum Kind {
 
 impl Socket {
     pub(crate) fn tcp(stream: TcpStream, stall: Duration) -> Self {
-        Self { kind: Kind::Tcp(stream), stall, timer: None }
+        Self { kind: Kind::Tcp(stream), patience: Patience::new(stall) }
     }
 
     pub(crate) fn unix(stream: UnixStream, stall: Duration) -> Self {
-        Self { kind: Kind::Unix(stream), stall, timer: None }
+        Self { kind: Kind::Unix(stream), patience: Patience::new(stall) }
     }
 
     fn stream(&mut self) -> Pin<&mut dyn Duplex> {
@@ -44,18 +44,16 @@ impl Socket {
     }
 
     /// Passes on how a write went, and starts or stops the clock.
-    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.timer = None;
-            return written;
+    fn timed(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.patience.moved(bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                ready!(self.patience.poll_out(cx));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
-        let stall = self.stall;
-        let timer =
-            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + stall)));
-        match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
+        written
     }
 }
 

@@ -10,6 +10,14 @@ pub struct Limits {
     /// Client connections open at a time from one address: an IPv4 address (all of
     /// 127.0.0.0/8 together), an IPv6 /64, or one user of a unix socket.
     pub connections_per_peer: usize,
+    /// Connections beyond these limits that are told so (503), within [`Limits::leave`] each. Any more are cut at once.
+    pub connections_leaving: usize,
+    /// Time for a connection too many to be told so, its TLS handshake included.
+    pub leave: Duration,
+    /// Requests open at a time, WebSockets included. One more gets 503.
+    pub requests: usize,
+    /// Requests open at a time from one address, counted as for connections. One more gets 503.
+    pub requests_per_peer: usize,
     /// HTTP/2 streams open at a time on one connection.
     pub streams: u32,
     /// Bytes of a request's head, and of the list of its fields in HTTP/2.
@@ -25,9 +33,10 @@ pub struct Limits {
     pub head: Duration,
     /// Time an HTTP/2 connection without a request stays open.
     pub idle: Duration,
-    /// Time a request's body may stand still while the app waits for it.
+    /// Time a request's body may stand still while the app waits for it. Each second is earned back by 500 bytes, so
+    /// that a trickle ends as silence does.
     pub body_stall: Duration,
-    /// Time a client may leave what is sent to it unread.
+    /// Time a client may leave what is sent to it unread, earned back in the same way.
     pub send_stall: Duration,
     /// Time to reach the app.
     pub dial: Duration,
@@ -51,6 +60,10 @@ impl Default for Limits {
         Self {
             connections: 1024,
             connections_per_peer: 256,
+            connections_leaving: 64,
+            leave: Duration::from_secs(3),
+            requests: 4096,
+            requests_per_peer: 512,
             streams: 100,
             head_bytes: 32 * 1024,
             fields: 100,
@@ -58,8 +71,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(60),
-            body_stall: Duration::from_secs(60),
-            send_stall: Duration::from_secs(60),
+            body_stall: Duration::from_secs(30),
+            send_stall: Duration::from_secs(30),
             dial: Duration::from_secs(10),
             answer: Duration::from_secs(3600),
             connections_per_app: 1024,

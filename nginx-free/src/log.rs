@@ -1,54 +1,87 @@
 //! The access log: one event per request, when its answer has ended. No query (it may hold a secret), nothing unescaped.
+//!
+//! The events are `tracing`'s, so text or JSON is the subscriber's business. Their fields:
+//!
+//! | field | |
+//! |---|---|
+//! | `request` | the request's number, from 0 |
+//! | `app` | the name of the app that it went to ([`Upstream::named`](crate::Upstream::named)), where it went to one |
+//! | `peer` | the client: address and port, or `unix:UID` |
+//! | `method`, `path` | as they came, escaped; the path without the query |
+//! | `status` | of the answer |
+//! | `received`, `sent` | bytes of the bodies, or of the WebSocket |
+//! | `micros` | from the request's head to the end of the answer |
+//! | `app_micros` | from there to the head of the app's answer; 0 where it gave none |
+//! | `end` | `done`, or `broken` where the answer broke off |
 
 use std::{
+    fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 
-use crate::Peer;
+use crate::{Peer, metrics::add, room::Turn};
 
 /// The target of access events, for filters.
 pub const TARGET: &str = "nginx_free::access";
 
-/// One request, until it is logged by being dropped.
+/// One request, until it is counted and logged by being dropped.
 pub(crate) struct Entry {
-    pub(crate) id: u64,
-    pub(crate) peer: Peer,
-    pub(crate) method: Method,
-    pub(crate) uri: http::Uri,
+    turn: Turn,
+    id: u64,
+    app: Option<Arc<str>>,
+    peer: Peer,
+    method: Method,
+    uri: Uri,
     pub(crate) status: StatusCode,
     begun: Instant,
+    answered: Option<Duration>,
     sent: u64,
-    received: u64,
+    received: Arc<AtomicU64>,
     end: &'static str,
-    _open: Open,
-}
-
-/// Counts a request as open until it is dropped.
-pub(crate) struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Entry {
-    pub(crate) fn new(id: u64, peer: Peer, method: Method, uri: http::Uri, open: Open) -> Self {
-        let (begun, status) = (Instant::now(), StatusCode::OK);
-        Self { id, peer, method, uri, status, begun, sent: 0, received: 0, end: "done", _open: open }
+    pub(crate) fn new(turn: Turn, peer: Peer, method: Method, uri: Uri) -> Self {
+        let metrics = turn.metrics();
+        let begun = Instant::now();
+        metrics.touch(begun);
+        let id = metrics.requests.fetch_add(1, Ordering::Relaxed);
+        let (status, received) = (StatusCode::OK, Arc::default());
+        Self {
+            turn,
+            id,
+            app: None,
+            peer,
+            method,
+            uri,
+            status,
+            begun,
+            answered: None,
+            sent: 0,
+            received,
+            end: "done",
+        }
+    }
+
+    /// The app that it goes to.
+    pub(crate) fn goes_to(&mut self, app: &Arc<str>) {
+        self.app = Some(Arc::clone(app));
+    }
+
+    /// The head of the app's answer has come; returns how long that took.
+    pub(crate) fn answered(&mut self) -> Duration {
+        *self.answered.insert(self.begun.elapsed())
+    }
+
+    /// Where the bytes of the request's body are counted.
+    pub(crate) fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {
@@ -57,7 +90,8 @@ impl Entry {
 
     /// The bytes of a tunnel, at its end.
     pub(crate) fn tunnelled(&mut self, received: u64, sent: u64) {
-        (self.received, self.sent) = (received, sent);
+        self.received.store(received, Ordering::Relaxed);
+        self.sent = sent;
     }
 
     pub(crate) fn broken(&mut self) {
@@ -67,20 +101,40 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let (metrics, took) = (self.turn.metrics(), self.begun.elapsed());
+        let received = self.received.load(Ordering::Relaxed);
+        metrics.answered(self.status, took, self.sent);
+        add(&metrics.received, received);
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return;
         }
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         tracing::info!(
             target: TARGET,
             request = self.id,
+            app = self.app.as_deref(),
             peer = %self.peer,
-            method = %self.method.as_str().escape_default(),
-            path = %self.uri.path().escape_default(),
+            method = %Escaped(self.method.as_str()),
+            path = %Escaped(self.uri.path()),
             status = self.status.as_u16(),
-            received = self.received,
+            received,
             sent = self.sent,
-            micros = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+            micros = micros(took),
+            app_micros = micros(self.answered.unwrap_or_default()),
             end = self.end,
         );
+    }
+}
+
+/// Text of a client's that cannot end a line, nor steer a terminal.
+struct Escaped<'t>(&'t str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What needs no escape is nearly everything, and is written in one piece.
+        if self.0.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\'' && b != b'\\') {
+            return f.write_str(self.0);
+        }
+        self.0.escape_default().fmt(f)
     }
 }

@@ -64,12 +64,13 @@ impl<A: Admit> Proxy<A> {
     /// requests may end within [`Limits::drain`](crate::Limits::drain), and WebSockets are cut. Call it once for each
     /// listener.
     pub async fn serve(&self, listener: Listener, mut closing: watch::Receiver<bool>) {
+        let limits = &self.shared.room.limits;
         let (alive, mut ended) = mpsc::channel(1);
         let run = Run { closing: closing.clone(), _alive: alive };
         let mut tasks = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept(self.shared.limits.send_stall) => accepted,
+                accepted = listener.accept(limits.send_stall) => accepted,
                 Some(_) = tasks.join_next() => continue,
                 _ = closing.wait_for(|closing| *closing) => break,
             };
@@ -80,17 +81,19 @@ impl<A: Admit> Proxy<A> {
                     continue;
                 }
             };
-            // A connection too many is closed at once: an answer would cost a handshake.
-            let Some(slot) = self.shared.slot(&peer) else {
-                tracing::warn!(%peer, "a connection was turned away: too many are open");
+            let (tls, run) = (listener.tls.clone(), run.clone());
+            let Some(seat) = self.shared.room.seat(&peer) else {
+                tracing::debug!(%peer, "a connection was turned away: too many are open");
+                if let Some(exit) = self.shared.room.exit() {
+                    tasks.spawn(connection::turn_away(socket, tls, run, limits.clone(), exit));
+                }
                 continue;
             };
-            let shared = Arc::clone(&self.shared);
-            tasks.spawn(connection::serve(shared, slot, socket, peer, listener.tls.clone(), run.clone()));
+            tasks.spawn(connection::serve(Arc::clone(&self.shared), seat, socket, peer, tls, run));
         }
         drop((listener, run));
         // What is still open after this time is cut when `tasks` is dropped.
-        let drained = tokio::time::timeout(self.shared.limits.drain, ended.recv()).await;
+        let drained = tokio::time::timeout(limits.drain, ended.recv()).await;
         if drained.is_err() {
             tracing::debug!(open = tasks.len(), "connections were cut after the time to drain");
         }

@@ -2,13 +2,11 @@
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 
@@ -20,9 +18,11 @@ use crate::{
     fields::{Origin, Scheme},
     forward,
     forward::Way,
-    log::{Entry, Open},
-    proxy::{Shared, Slot},
+    log::Entry,
+    metrics::{Counted, add},
+    proxy::Shared,
     rewrite::Place,
+    room::Seat,
     tunnel::{self, AppSide, Carried},
     websocket,
     wire::Note,
@@ -31,16 +31,12 @@ use crate::{
 /// One client connection's share in the proxy.
 pub(crate) struct Service<A> {
     pub(crate) shared: Arc<Shared<A>>,
+    pub(crate) seat: Arc<Seat>,
     pub(crate) peer: Peer,
     pub(crate) scheme: Scheme,
-    /// Requests that came over this connection.
-    pub(crate) begun: AtomicUsize,
-    /// Those of them whose answer has not ended.
-    pub(crate) open: Arc<AtomicUsize>,
     pub(crate) run: Run,
     /// What the client was found to do on the wire.
     pub(crate) note: Note,
-    pub(crate) _slot: Slot<A>,
 }
 
 /// What ties a connection and its tunnels to the run of the listener they came through.
@@ -66,23 +62,25 @@ impl<A: Admit> Service<A> {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let counters = &self.shared.counters;
-        counters.touch();
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let id = counters.requests.fetch_add(1, Ordering::Relaxed);
-        let entry =
-            Entry::new(id, self.peer, request.method().clone(), request.uri().clone(), Open::new(&self.open));
+        let (turn, is_one_too_many) = match self.seat.turn() {
+            Ok(turn) => (turn, false),
+            Err(turn) => (turn, true),
+        };
+        let entry = Entry::new(turn, self.peer, request.method().clone(), request.uri().clone());
         let mut entry = Box::new(entry);
         let version = request.version();
-        let answer = self.carry_out(request, &mut entry).await;
-        let (mut answer, entry) = match answer {
-            Outcome::Answer(answer) => (answer, Some(entry)),
+        let outcome = match is_one_too_many {
+            true => Outcome::Answer(last(busy("too many requests are open"))),
+            false => self.carry_out(request, &mut entry).await,
+        };
+        let mut answer = match outcome {
+            Outcome::Answer(answer) => answer,
             Outcome::Tunnel(answer, tunnel) => {
+                entry.status = answer.status();
                 tokio::spawn(Arc::clone(&self).carry(tunnel, entry));
-                (answer, None)
+                return Ok(answer);
             }
         };
-        let Some(mut entry) = entry else { return Ok(answer) };
         entry.status = answer.status();
         if version == Version::HTTP_2 {
             answer.headers_mut().remove(header::CONNECTION);
@@ -92,8 +90,9 @@ impl<A: Admit> Service<A> {
 
     /// Carries a WebSocket until either side ends it or the run does.
     async fn carry(self: Arc<Self>, tunnel: Tunnel<<A::Dial as Dial>::Stream>, mut entry: Box<Entry>) {
-        let counters = &self.shared.counters;
-        counters.tunnels.fetch_add(1, Ordering::Relaxed);
+        let metrics = self.seat.metrics();
+        add(&metrics.tunnels, 1);
+        let _open = Counted::in_gauge(&metrics.tunnels_open);
         let mut carried = Carried::default();
         tokio::select! {
             ended = tunnel::run(tunnel.client, tunnel.app, &mut carried) => if let Err(error) = ended {
@@ -103,8 +102,7 @@ impl<A: Admit> Service<A> {
             () = self.run.ended() => entry.broken(),
         }
         entry.tunnelled(carried.from_client, carried.from_app);
-        counters.tunnels.fetch_sub(1, Ordering::Relaxed);
-        counters.touch();
+        metrics.touch(Instant::now());
     }
 
     async fn carry_out(
@@ -116,14 +114,17 @@ impl<A: Admit> Service<A> {
         // What follows such a request on its connection may be meant for others than us (see `wire`).
         let is_last = parts.headers.contains_key(header::UPGRADE)
             || parts.headers.contains_key(header::TRANSFER_ENCODING);
-        let segments = self.shared.limits.routed_segments;
+        let limits = &self.shared.room.limits;
         let checked = match self.note.get() {
             Some(refusal) => Err(*refusal),
-            None => check::check(&parts, self.scheme, segments),
+            None => check::check(&parts, self.scheme, limits.routed_segments),
         };
         let checked = match checked {
             Ok(checked) => checked,
-            Err(refusal) => return Outcome::Answer(last(plain(refusal.status(), &refusal.to_string()))),
+            Err(refusal) => {
+                add(&self.seat.metrics().refused, 1);
+                return Outcome::Answer(last(plain(refusal.status(), &refusal.to_string())));
+            }
         };
         let Some(host) = Host::parse(&checked.host) else {
             return Outcome::Answer(last(plain(StatusCode::BAD_REQUEST, "the Host is not valid")));
@@ -143,6 +144,7 @@ impl<A: Admit> Service<A> {
             Verdict::Answer(answer) if is_last => return Outcome::Answer(last(answer)),
             Verdict::Answer(answer) => return Outcome::Answer(answer),
         };
+        entry.goes_to(admission.upstream.name());
 
         let wants_page = checked.kind == Kind::Plain
             && parts.headers.get(header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/html"));
@@ -175,16 +177,43 @@ impl<A: Admit> Service<A> {
             (Kind::WebSocket, Some(client_side)) => {
                 self.socket(parts, &admission, &way, client_side, entry).await
             }
-            (Kind::WebSocket, None) => Outcome::Answer(failed(&admission, Failure::BrokenRequest, false)),
+            (Kind::WebSocket, None) => {
+                Outcome::Answer(self.failed(&admission, Failure::BrokenRequest, false))
+            }
             (Kind::Plain, _) => {
-                let body = RequestBody::new(body, self.shared.limits.body_stall);
+                let body = RequestBody::new(body, limits.body_stall, || entry.received());
                 body.frame(&mut parts.headers);
                 let request = forward::request(parts.method, parts.uri, parts.headers, body);
                 let sent = forward::forward(&admission.upstream, &way, request).await;
-                let answer = sent.unwrap_or_else(|failure| failed(&admission, failure, wants_page));
+                let took = entry.answered();
+                let mut answer = match sent {
+                    Ok(answer) => answer,
+                    Err(failure) => self.failed(&admission, failure, wants_page),
+                };
+                if self.shared.server_timing {
+                    say_timing(&mut answer, took);
+                }
                 Outcome::Answer(if is_last { last(answer) } else { answer })
             }
         }
+    }
+
+    /// The answer to a request that the app did not answer.
+    fn failed(
+        &self,
+        admission: &Admission<'_, A::Dial>,
+        failure: Failure,
+        wants_page: bool,
+    ) -> Response<Body> {
+        self.seat.metrics().failed(failure);
+        let mut answer = match admission.hooks.as_ref().and_then(|hooks| hooks.on_failure.as_ref()) {
+            Some(make) => make(&FailedRequest { failure, wants_page }),
+            None => plain(failure.status(), &failure.to_string()),
+        };
+        if failure == Failure::Overloaded {
+            answer.headers_mut().entry(header::RETRY_AFTER).or_insert(RETRY);
+        }
+        answer
     }
 
     /// Whether a WebSocket is opened by a page of the host that it asks, or by no page at all (RFC 6455 §10.2).
@@ -213,7 +242,7 @@ impl<A: Admit> Service<A> {
                 Outcome::Tunnel(answer, Tunnel { client: client_side, app })
             }
             Ok(websocket::Opened { answer, app: None }) => Outcome::Answer(last(answer)),
-            Err(failure) => Outcome::Answer(last(failed(admission, failure, false))),
+            Err(failure) => Outcome::Answer(last(self.failed(admission, failure, false))),
         }
     }
 }
@@ -230,13 +259,6 @@ pub(crate) struct Tunnel<S> {
     pub(crate) app: AppSide<S>,
 }
 
-fn failed<D: Dial>(admission: &Admission<'_, D>, failure: Failure, wants_page: bool) -> Response<Body> {
-    match admission.hooks.as_ref().and_then(|hooks| hooks.on_failure.as_ref()) {
-        Some(make) => make(&FailedRequest { failure, wants_page }),
-        None => plain(failure.status(), &failure.to_string()),
-    }
-}
-
 /// An answer of the proxy's own, in plain text.
 pub(crate) fn plain(status: StatusCode, why: &str) -> Response<Body> {
     let mut answer = Response::new(Body::full(format!("{status}: {why}\n")));
@@ -251,6 +273,27 @@ pub(crate) fn plain(status: StatusCode, why: &str) -> Response<Body> {
     answer
 }
 
+/// When it is worth trying again, in seconds (RFC 9110 §10.2.3).
+const RETRY: HeaderValue = HeaderValue::from_static("1");
+
+/// A limit is reached.
+pub(crate) fn busy(why: &str) -> Response<Body> {
+    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, why);
+    answer.headers_mut().insert(header::RETRY_AFTER, RETRY);
+    answer
+}
+
+/// How long the app took, in milliseconds.
+fn say_timing(answer: &mut Response<Body>, took: Duration) {
+    let micros = took.as_micros();
+    let text = format!("app;dur={}.{:03}", micros / 1000, micros % 1000);
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        answer.headers_mut().append(SERVER_TIMING, value);
+    }
+}
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
 /// To a path of this host, for now.
 fn temporary_redirect(path: &str) -> Response<Body> {
     let mut answer = plain(StatusCode::TEMPORARY_REDIRECT, path);
@@ -261,7 +304,7 @@ fn temporary_redirect(path: &str) -> Response<Body> {
 }
 
 /// The last answer on its HTTP/1.1 connection.
-fn last(mut answer: Response<Body>) -> Response<Body> {
+pub(crate) fn last(mut answer: Response<Body>) -> Response<Body> {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -33,6 +33,7 @@ use crate::{Dial, Failure, Limits, body::RequestBody};
 /// One app, and the idle connections to it. The one used last is used next, so that the others grow old and go.
 pub struct Upstream<D: Dial> {
     dial: D,
+    name: Arc<str>,
     limits: Limits,
     idle: Mutex<Vec<Idle<D>>>,
     open: Arc<AtomicUsize>,
@@ -53,7 +54,16 @@ pub(crate) enum Source {
 impl<D: Dial> Upstream<D> {
     /// An app reached by `dial`. No connection is made yet.
     pub fn new(dial: D, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { dial, limits, idle: Mutex::default(), open: Arc::default() })
+        Self::named("", dial, limits)
+    }
+
+    /// The same, with a name for the access log.
+    pub fn named(name: &str, dial: D, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { dial, name: name.into(), limits, idle: Mutex::default(), open: Arc::default() })
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Connections to the app that are open, idle ones included.

@@ -2,7 +2,7 @@
 //! app has said 101 (RFC 9110 §7.8), and where it says anything else, the client's connection ends with that answer:
 //! what the client may have sent after its handshake is never read as another request.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -101,8 +101,7 @@ async fn refused<D: Dial>(
     }
     let (mut head, body) = answer.into_parts();
     way.prepare(&mut head);
-    let mut body = Body::app(body, connection);
-    poll_fn(|cx| Poll::Ready(body.begin(cx))).await;
+    let body = Body::app(body, connection).begun().await;
     Ok(Opened { answer: Response::from_parts(head, body), app: None })
 }
 

@@ -25,7 +25,7 @@ use super::{
 const OWN: &str = "/-/";
 
 /// The door of one session.
-pub(crate) struct Door<D> {
+pub(crate) struct Door<D: Dial> {
     options: Options,
     upstream: Arc<Upstream<D>>,
     hooks: Arc<Hooks>,

@@ -63,7 +63,7 @@ fn most_connections() -> usize {
 }
 
 /// One session's gateway. Give it listeners; it has none of its own.
-pub struct Gateway<D> {
+pub struct Gateway<D: Dial> {
     proxy: Proxy<Door<D>>,
     tls: Arc<ServerConfig>,
 }

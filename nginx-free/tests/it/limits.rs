@@ -1,6 +1,9 @@
 //! What a client may take of the proxy, and for how long.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use nginx_free::{Hooks, Limits};
 use tokio::io::AsyncWriteExt;
@@ -27,16 +30,89 @@ async fn one_client_cannot_take_all_connections() {
     }
     let mut third = proxy.connect().await;
     let _ = third.write_all(GET.as_bytes()).await;
-    assert_eq!(read_all(&mut third).await, "");
-    assert_eq!(proxy.proxy.counters().shed.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let answer = read_all(&mut third).await;
+    assert_eq!((status(&answer), field(&answer, "retry-after")), (503, Some("1")), "{answer}");
+    assert_eq!(proxy.proxy.metrics().shed_connections.load(Relaxed), 1);
     drop(kept);
     // A place is free again once the proxy has seen them go.
-    while proxy.proxy.counters().connections.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+    while proxy.proxy.metrics().connections_open.load(Relaxed) > 0 {
         tokio::task::yield_now().await;
     }
     let mut client = proxy.connect().await;
     client.write_all(GET.as_bytes()).await.unwrap();
     assert_eq!(status(&read_head(&mut client).await.unwrap()), 200);
+}
+
+#[tokio::test]
+async fn even_those_who_are_turned_away_are_few() {
+    let limits = Limits { connections: 1, connections_leaving: 1, ..Limits::default() };
+    let proxy = limited(Limits { leave: Duration::from_millis(300), ..limits }).await;
+    let mut first = proxy.connect().await;
+    first.write_all(GET.as_bytes()).await.unwrap();
+    assert_eq!(status(&read_head(&mut first).await.unwrap()), 200);
+    let (begun, mut silent) = (Instant::now(), proxy.connect().await);
+    let metrics = proxy.proxy.metrics();
+    while metrics.shed_connections.load(Relaxed) < 1 {
+        tokio::task::yield_now().await;
+    }
+    let mut cut = proxy.connect().await;
+    let _ = cut.write_all(GET.as_bytes()).await;
+    assert_eq!(read_all(&mut cut).await, "", "one is leaving, and takes its time");
+    assert_eq!(read_all(&mut silent).await, "");
+    assert!(begun.elapsed() >= Duration::from_millis(250), "{:?}", begun.elapsed());
+    assert_eq!(metrics.shed_connections.load(Relaxed), 2);
+    assert!(metrics.prometheus().contains("nginx_free_shed_total{limit=\"connections\"} 2\n"));
+}
+
+/// An app that answers nobody, and a number of requests to it.
+async fn waiting(limits: Limits, count: usize) -> (Running, Vec<tokio::net::TcpStream>) {
+    let (app, mut heads) = canned("").await;
+    let proxy = proxy_with(app, limits, Hooks::default(), None).await;
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = proxy.connect().await;
+        client.write_all(GET.as_bytes()).await.unwrap();
+        heads.recv().await.unwrap();
+        clients.push(client);
+    }
+    (proxy, clients)
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_all_requests() {
+    for limits in
+        [Limits { requests_per_peer: 2, ..Limits::default() }, Limits { requests: 2, ..Limits::default() }]
+    {
+        let (proxy, clients) = waiting(limits, 2).await;
+        let answer = proxy.talk(GET).await;
+        assert_eq!((status(&answer), field(&answer, "retry-after")), (503, Some("1")), "{answer}");
+        assert_eq!(proxy.proxy.metrics().shed_requests.load(Relaxed), 1);
+        drop(clients);
+        while proxy.proxy.metrics().requests_open.load(Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut client = proxy.connect().await;
+        client.write_all(GET.as_bytes()).await.unwrap();
+        while proxy.proxy.metrics().requests_open.load(Relaxed) < 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_app_cannot_take_all_connections() {
+    let limits = Limits { connections_per_app: 2, ..Limits::default() };
+    let (proxy, clients) = waiting(limits, 2).await;
+    let mut client = proxy.connect().await;
+    client.write_all(GET.as_bytes()).await.unwrap();
+    let answer = read_head(&mut client).await.unwrap();
+    assert_eq!((status(&answer), field(&answer, "retry-after")), (503, Some("1")), "{answer}");
+    assert_eq!(proxy.proxy.metrics().shed_by_app.load(Relaxed), 1);
+    assert_eq!(proxy.proxy.admit().upstream.connections(), 2);
+    drop(clients);
+    while proxy.proxy.admit().upstream.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn each_request_is_logged_escaped_and_without_its_query() {
     assert!(proxy.talk(&get("/logged/%0a?token=SECRET")).await.ends_with("hello"));
     assert_eq!(status(&proxy.talk(&get("/logged\"{}\u{e9}?token=SECRET")).await), 400);
     // The last entry is written when the proxy lets go of the connection.
-    while proxy.proxy.counters().connections.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+    while proxy.proxy.metrics().connections_open.load(std::sync::atomic::Ordering::Relaxed) > 0 {
         tokio::task::yield_now().await;
     }
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -78,6 +78,7 @@ pub(crate) fn no_answer(name: &SessionName, failure: Failure) -> Response<Body> 
         Failure::Unreachable => "The app does not accept connections at the moment.",
         Failure::BadAnswer => "The app broke off, or gave an answer that cannot be used.",
         Failure::TimedOut => "The app took too long to answer.",
+        Failure::Overloaded => "The app has too many connections open. Try again in a moment.",
         Failure::BrokenRequest => "The request did not arrive completely.",
     };
     let body = format!(
