@@ -1,0 +1,1 @@
+"""Reverse proxies side by side: what `run` is made of."""

@@ -1,0 +1,81 @@
+//! Connections to what is measured, with TLS or without.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use bytes::BytesMut;
+use proxy_bench::{
+    Result,
+    tls::{self, Tickets},
+};
+use rustls::{ClientConfig, HandshakeKind};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader},
+    net::{TcpSocket, TcpStream},
+};
+use tokio_rustls::TlsConnector;
+
+/// What is measured.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// The certificate it has; none where it speaks no TLS.
+    pub(crate) certificate: Option<PathBuf>,
+}
+
+/// A byte stream, whatever is below it.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection, with what was read of it and not used.
+pub(crate) struct Connection {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) buffer: BytesMut,
+}
+
+/// How much is read from a socket at once. rustls alone would read 4 KiB, and the client has to be the cheaper side.
+const READ: usize = 64 * 1024;
+
+/// Makes connections to one target.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    address: SocketAddr,
+    tls: Option<TlsConnector>,
+    read: usize,
+}
+
+impl Dialer {
+    pub(crate) fn new(target: &Target, tickets: Tickets) -> Result<Self> {
+        let config: Option<Arc<ClientConfig>> =
+            target.certificate.as_deref().map(|path| tls::client(path, tickets)).transpose()?;
+        Ok(Self { address: target.address, tls: config.map(TlsConnector::from), read: READ })
+    }
+
+    /// The same with small buffers, for many connections.
+    pub(crate) fn frugal(self) -> Self {
+        Self { read: 2048, ..self }
+    }
+
+    /// Connects. The `turn` picks one of sixteen source addresses, so that ports do not run short.
+    pub(crate) async fn dial(&self, turn: usize) -> Result<(Connection, Option<HandshakeKind>)> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        let last = u8::try_from(turn % 16)? + 2;
+        socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into())?;
+        let tcp = socket.connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        let (stream, kind) = self.secure(tcp).await?;
+        Ok((Connection { stream, buffer: BytesMut::new() }, kind))
+    }
+
+    async fn secure(&self, tcp: TcpStream) -> Result<(Box<dyn Stream>, Option<HandshakeKind>)> {
+        let Some(connector) = &self.tls else { return Ok((Box::new(tcp), None)) };
+        let name = ServerName::try_from("localhost")?;
+        let tls = connector.connect(name, BufReader::with_capacity(self.read, tcp)).await?;
+        let kind = tls.get_ref().1.handshake_kind();
+        Ok((Box::new(tls), kind))
+    }
+}
