@@ -77,6 +77,7 @@ mod rewrite;
 mod room;
 mod serve;
 mod service;
+pub mod tls;
 mod tunnel;
 mod upstream;
 mod websocket;
