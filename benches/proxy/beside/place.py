@@ -1,10 +1,12 @@
 """What a run needs on this machine: packages, our own programs, a folder, a certificate."""
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -63,6 +65,7 @@ def build():
     return Path(json.loads(told)["target_directory"]) / "release"
 
 
+@functools.cache
 def configurable_http_proxy():
     """The path of configurable-http-proxy, of the version in package-lock.json."""
     content = (HERE / "package-lock.json").read_bytes()
@@ -96,6 +99,4 @@ class Certificate:
 
 
 def say(text):
-    import sys
-
     print(f"proxy: {text}", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Processes of the benchmark: started on one core, looked into, and ended by their process IDs."""
 
 import os
+import resource
 import socket
 import subprocess
 import time
@@ -30,6 +31,8 @@ def free_port():
 
 class Child:
     """A program on one core. It ends with this process, whatever ends this process."""
+
+    tls = True
 
     def __init__(self, command, core, errors, **streams):
         self.name = Path(command[0]).name
@@ -68,9 +71,9 @@ class Child:
         tree = self.tree()
         return tree[1:] or tree
 
-    def memory(self):
-        """Resident memory of the workers, in KiB."""
-        return sum(map(resident, self.workers()))
+    def memory(self, which="VmRSS"):
+        """Resident memory of the workers in KiB, or its peak (VmHWM)."""
+        return sum(resident(pid, which) for pid in self.workers())
 
     def wait_for_port(self, port):
         end = time.monotonic() + READY
@@ -127,6 +130,26 @@ class Server(Child):
         self.port = int(port)
 
 
+class Machine:
+    """How busy others keep the machine beside us."""
+
+    def __init__(self, ours):
+        self.ours = ours
+        self.begun = self.taken()
+
+    def taken(self):
+        with open("/proc/stat") as told:
+            user, nice, system, _, _, irq, softirq, steal = map(int, told.readline().split()[1:9])
+        everybody = (user + nice + system + irq + softirq + steal) * TICK
+        # our own, of children that have ended, and of those that live
+        ended = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return everybody - sum(one.ru_utime + one.ru_stime for one in ended) - sum(one.cpu() for one in self.ours)
+
+    def others(self):
+        """Seconds of processor time that others took."""
+        return max(0.0, self.taken() - self.begun)
+
+
 def cpu_of(pid):
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -136,9 +159,9 @@ def cpu_of(pid):
     return sum(map(int, fields[11:15])) * TICK
 
 
-def resident(pid):
+def resident(pid, which):
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{which}:")), 0)

@@ -7,6 +7,9 @@ import statistics
 BASE = "nginx"
 # Below this, something else than the proxy was what held the load up.
 BUSY = 0.9
+# Above this many cores kept busy by others, a measurement is disturbed.
+DISTURBED = 0.05
+NOTHING = "n/a"
 
 
 def machine():
@@ -24,6 +27,8 @@ def short(case, figures):
     ]
     if "p50_ns" in figures:
         parts.append(f"p50 {figures['p50_ns'] / 1000:.0f} µs, p99 {figures['p99_ns'] / 1000:.0f} µs")
+    if figures["others"] > DISTURBED:
+        parts.append(f"DISTURBED: others took {figures['others']:.2f} cores")
     return ", ".join(parts)
 
 
@@ -51,7 +56,7 @@ class Table:
             return "**failed**"
         mine = self.values(case, proxy, figure)
         if not mine:
-            return "n/a"
+            return NOTHING
         shown = text(statistics.median(mine.values()))
         base = self.values(case, BASE, figure)
         pairs = [(mine[n], base[n]) for n in mine if base.get(n) and mine[n]]
@@ -61,9 +66,12 @@ class Table:
         return f"{shown} (**{ratio:.2f}**)"
 
     def markdown(self, title, rows):
-        lines = [f"| {title} | " + " | ".join(self.proxies) + " |", "|---" * (len(self.proxies) + 1) + "|"]
-        lines += [f"| {label} | " + " | ".join(cell(proxy) for proxy in self.proxies) + " |" for label, cell in rows]
-        return "\n".join(lines) + "\n"
+        """A table without the columns in which there would be nothing, or nothing at all without rows."""
+        rows = [(label, {proxy: cell(proxy) for proxy in self.proxies}) for label, cell in rows]
+        columns = [proxy for proxy in self.proxies if any(cells[proxy] != NOTHING for _, cells in rows)]
+        lines = [f"| {title} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        lines += [f"| {label} | " + " | ".join(cells[proxy] for proxy in columns) + " |" for label, cells in rows]
+        return "\n".join(lines) + "\n" if columns else ""
 
 
 def number(value):
@@ -93,12 +101,43 @@ def markdown(report, proxies, cases):
         return (f"{case.name}, {percentile}, µs",
                 lambda proxy: table.cell(case.name, proxy, lambda one: one[f"{percentile}_ns"], False, microseconds))
 
-    timed = [case for case in cases if case.timed]
-    return "\n".join([
-        table.markdown("throughput", map(throughput, cases)),
-        table.markdown("the proxy's processor time", map(processor, cases)),
-        table.markdown("latency", [latency(case, which) for case in timed for which in ("p50", "p99")]),
-        "In brackets: the median of the ratios to nginx within each round, more than 1 being better than nginx.",
-        f"†: the proxy's core was less than {BUSY:.0%} busy, so that its throughput is bounded by something else; "
-        "its processor time counts.",
-    ])
+    def added(proxy):
+        plain = table.values("latency", "plain", lambda one: one["p50_ns"])
+        mine = table.values("latency", proxy, lambda one: one["p50_ns"])
+        more = [mine[n] - plain[n] for n in mine if n in plain]
+        return microseconds(statistics.median(more)) if more and proxy != "plain" else NOTHING
+
+    def memory(case, figure, label):
+        return label, lambda proxy: table.cell(case, proxy, figure, False, number)
+
+    names = {case.name for case in cases}
+    rows = [latency(case, which) for case in cases if case.timed for which in ("p50", "p99")]
+    if "latency" in names:
+        rows.append(("latency, p50, more than plain, µs", added))
+    memories = [
+        (case, lambda one: one["rss_start"] / 1024, "after the start, MiB") for case in ("1k@64",)
+    ] + [
+        (case, lambda one: one["rss_peak"] / 1024, f"peak of {case}, MiB") for case in ("1k@64", "ws@64", "h2", "down", "up")
+    ] + [
+        ("idle", lambda one: (one["rss_end"] - one["rss_before"]) / one["count"], "an idle connection, KiB")
+    ]
+    bound = [case for case in cases if case.bound]
+    parts = [
+        table.markdown("throughput", [throughput(case) for case in bound]),
+        table.markdown("the proxy's processor time", [processor(case) for case in cases]),
+        table.markdown("latency", rows),
+        table.markdown("memory of the workers", [memory(*row) for row in memories if row[0] in names]),
+        "In brackets: the median of the ratios to nginx within each round; more than 1 is better than nginx.",
+        f"†: the proxy's core was less than {BUSY:.0%} busy, so something else bounds its throughput; its processor "
+        "time counts.",
+    ]
+    disturbed = sum(one.get("others", 0) > DISTURBED for one in report["results"])
+    if disturbed:
+        parts.append(f"**{disturbed} of {len(report['results'])} measurements were disturbed** by other processes.")
+    return heading(report) + "\n" + "\n".join(part for part in parts if part)
+
+
+def heading(report):
+    told = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
+    return f"{told['processor']}, {told['cores']} cores, Linux {told['kernel']}; {versions}\n"

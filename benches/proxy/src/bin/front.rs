@@ -41,6 +41,8 @@ async fn main() -> Result<()> {
     let limits = Limits {
         connections: 20_000,
         connections_per_peer: 20_000,
+        requests: 20_000,
+        requests_per_peer: 20_000,
         pool: 512,
         // bounds the idle time as well, and the idle connections are to be seen while they are idle
         head: Duration::from_secs(600),
