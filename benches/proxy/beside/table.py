@@ -15,7 +15,9 @@ NOTHING = "n/a"
 def machine():
     with open("/proc/cpuinfo") as told:
         model = next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "")
-    return {"processor": model, "cores": os.cpu_count(), "kernel": platform.release()}
+    with open("/proc/sys/net/ipv4/tcp_congestion_control") as told:
+        congestion = told.read().strip()
+    return {"processor": model, "cores": os.cpu_count(), "kernel": platform.release(), "tcp": congestion}
 
 
 def short(case, figures):
@@ -140,4 +142,4 @@ def markdown(report, proxies, cases):
 def heading(report):
     told = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
-    return f"{told['processor']}, {told['cores']} cores, Linux {told['kernel']}; {versions}\n"
+    return f"{told['processor']}, {told['cores']} cores, Linux {told['kernel']}, TCP {told['tcp']}; {versions}\n"
