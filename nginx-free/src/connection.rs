@@ -1,6 +1,11 @@
 //! One client connection: its TLS handshake, then HTTP/1.1 or HTTP/2 until it ends, idles for too long, or the run ends.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::header;
 use hyper::{
@@ -39,7 +44,8 @@ pub(crate) async fn serve<A: Admit>(
             None => return add(&seat.metrics().handshakes_failed, 1),
         },
     };
-    let service = Arc::new(Service { shared, seat, peer, scheme, run, note: Note::default() });
+    let service =
+        Arc::new(Service { shared, seat, peer, scheme, run, word: OnceLock::new(), note: Note::default() });
     if io.speaks_http2() {
         http2(io, &service, &limits).await;
     } else {

@@ -11,7 +11,8 @@ pub(crate) fn cut(fields: &mut HeaderMap, hidden: impl Fn(&[u8]) -> bool) {
     if single && !pairs(first.as_bytes()).any(|pair| hidden(name(pair))) {
         return;
     }
-    let mut kept = Vec::new();
+    let length = fields.get_all(header::COOKIE).iter().map(|line| line.len() + 2).sum();
+    let mut kept = Vec::with_capacity(length);
     for line in fields.get_all(header::COOKIE) {
         for pair in pairs(line.as_bytes()).filter(|pair| !pair.is_empty() && !hidden(name(pair))) {
             if !kept.is_empty() {
@@ -20,8 +21,8 @@ pub(crate) fn cut(fields: &mut HeaderMap, hidden: impl Fn(&[u8]) -> bool) {
             kept.extend_from_slice(pair);
         }
     }
-    match HeaderValue::from_bytes(&kept) {
-        Ok(value) if !kept.is_empty() => drop(fields.insert(header::COOKIE, value)),
+    match HeaderValue::from_maybe_shared(bytes::Bytes::from(kept)) {
+        Ok(value) if !value.is_empty() => drop(fields.insert(header::COOKIE, value)),
         _ => drop(fields.remove(header::COOKIE)),
     }
 }
@@ -33,15 +34,21 @@ pub fn values<'f>(fields: &'f HeaderMap, wanted: &'f [u8]) -> impl Iterator<Item
         .iter()
         .flat_map(|line| pairs(line.as_bytes()))
         .filter(move |pair| name(pair) == wanted)
-        .filter_map(|pair| pair.iter().position(|b| *b == b'=').map(|at| pair[at + 1..].trim_ascii()))
+        .filter_map(|pair| memchr::memchr(b'=', pair).map(|at| pair[at + 1..].trim_ascii()))
 }
 
 fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|b| *b == b';').map(<[u8]>::trim_ascii)
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let end = memchr::memchr(b';', line);
+        rest = end.map(|end| &line[end + 1..]);
+        Some(line[..end.unwrap_or(line.len())].trim_ascii())
+    })
 }
 
 fn name(pair: &[u8]) -> &[u8] {
-    pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()
+    pair[..memchr::memchr(b'=', pair).unwrap_or(pair.len())].trim_ascii_end()
 }
 
 #[cfg(test)]

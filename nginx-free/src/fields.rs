@@ -1,49 +1,10 @@
 //! The rules for header fields on their way through: which end here, and which are ours to set.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{Host, Peer, Prefix};
-
-/// Fields of one connection only (RFC 9110 §7.6.1, with RFC 9113 §8.2.2 and what RFC 7540 called `HTTP2-Settings`).
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-authentication-info",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
-
-/// Fields by which proxies tell apps of the client, beside all that begin with `x-forwarded`. Only ours may arrive.
-const FORWARDING: [&str; 22] = [
-    "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-original-uri",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-host",
-    "x-scheme",
-    "x-script-name",
-    "x-url-scheme",
-    "x-proxyuser-ip",
-    "x-rstudio-request",
-    "x-rstudio-root-path",
-    "x-remote-user",
-    "remote-user",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "front-end-https",
-    // Becomes HTTP_PROXY in the environment of a CGI program ("httpoxy").
-    "proxy",
-];
 
 /// Fields for which a name with an underscore is taken by some apps (WSGI, CGI and PHP turn `-` and `_` into one).
 const TWINNED: [&str; 14] = [
@@ -75,16 +36,6 @@ const NOT_FOR_CONNECTION: [&str; 8] = [
     "sec-websocket-version",
 ];
 
-/// Where a request came in, for the fields that tell the app.
-#[derive(Clone, Copy)]
-pub(crate) struct Origin<'o> {
-    pub(crate) peer: &'o Peer,
-    pub(crate) host: Host<'o>,
-    pub(crate) scheme: Scheme,
-    /// The prefix that is taken off.
-    pub(crate) stripped: Option<&'o Prefix>,
-}
-
 /// Whether a listener speaks TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scheme {
@@ -108,12 +59,52 @@ impl Scheme {
     }
 }
 
+/// Fields of one connection only (RFC 9110 §7.6.1, with RFC 9113 §8.2.2 and what RFC 7540 called `HTTP2-Settings`).
 fn is_hop_by_hop(name: &str) -> bool {
-    HOP_BY_HOP.contains(&name)
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
+/// Fields by which proxies tell apps of the client. Only ours may arrive.
 fn is_forwarding(name: &str) -> bool {
-    name.starts_with("x-forwarded") || FORWARDING.contains(&name)
+    name.starts_with("x-forwarded")
+        || matches!(
+            name,
+            "forwarded"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-original-forwarded-for"
+                | "x-original-host"
+                | "x-original-uri"
+                | "x-original-url"
+                | "x-rewrite-url"
+                | "x-host"
+                | "x-scheme"
+                | "x-script-name"
+                | "x-url-scheme"
+                | "x-proxyuser-ip"
+                | "x-rstudio-request"
+                | "x-rstudio-root-path"
+                | "x-remote-user"
+                | "remote-user"
+                | "true-client-ip"
+                | "cf-connecting-ip"
+                | "front-end-https"
+                // Becomes HTTP_PROXY in the environment of a CGI program ("httpoxy").
+                | "proxy"
+        )
 }
 
 /// Whether a client's field ends here: of this connection, ours to set, or the twin of one of these.
@@ -164,40 +155,66 @@ pub(crate) fn named_by_connection(fields: &HeaderMap) -> Result<Vec<HeaderName>,
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BadConnection;
 
-/// Takes out of a request what ends here, and tells the app where the request came in.
-pub(crate) fn to_app(fields: &mut HeaderMap, named: &[HeaderName], origin: Origin<'_>) {
-    let ending: Vec<HeaderName> = fields.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
-    for name in ending.iter().chain(named) {
+/// What is said of a client and its host to an app: the same for all requests of a connection for one host.
+pub(crate) struct Word {
+    host: Box<str>,
+    fields: [Option<(HeaderName, HeaderValue)>; 7],
+}
+
+impl Word {
+    pub(crate) fn new(peer: &Peer, host: Host<'_>, scheme: Scheme) -> Self {
+        let field = |name: &'static str, text: &str| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(text).ok()?))
+        };
+        let port = host.port().unwrap_or(scheme.port());
+        let ip = peer.ip().map(|ip| ip.to_string());
+        let node = match (peer.ip(), &ip) {
+            // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
+            (Some(IpAddr::V6(_)), Some(text)) => format!("\"[{text}]\""),
+            (_, Some(text)) => text.clone(),
+            _ => "unknown".to_owned(),
+        };
+        let forwarded = format!("for={node};host=\"{host}\";proto={}", scheme.as_str());
+        let fields = [
+            field("host", host.as_str()),
+            field("x-forwarded-host", host.as_str()),
+            field("x-forwarded-port", &port.to_string()),
+            field("x-forwarded-proto", scheme.as_str()),
+            ip.as_ref().and_then(|ip| field("x-forwarded-for", ip)),
+            ip.as_ref().and_then(|ip| field("x-real-ip", ip)),
+            field("forwarded", &forwarded),
+        ];
+        Self { host: host.as_str().into(), fields }
+    }
+
+    /// Whether it is said of this host.
+    pub(crate) fn is_of(&self, host: Host<'_>) -> bool {
+        *self.host == *host.as_str()
+    }
+}
+
+/// Takes out of a request what ends here, and tells the app where the request came in; `stripped` is the prefix that is
+/// taken off.
+pub(crate) fn to_app(fields: &mut HeaderMap, named: &[HeaderName], word: &Word, stripped: Option<&Prefix>) {
+    // Most requests have one such field, `Connection`, or none.
+    while let Some(name) = fields.keys().find(|name| ends_here(name.as_str())).cloned() {
+        fields.remove(&name);
+    }
+    for name in named {
         fields.remove(name);
     }
-    let host = origin.host;
-    let mut set = |name: &'static str, text: &str| {
-        if let Ok(value) = HeaderValue::from_str(text) {
-            fields.insert(HeaderName::from_static(name), value);
+    for (name, value) in word.fields.iter().flatten() {
+        if *name == header::HOST && fields.get(name).is_some_and(|said| said == value) {
+            continue;
         }
-    };
-    let port = host.port().unwrap_or(origin.scheme.port());
-    set("host", host.as_str());
-    set("x-forwarded-host", host.as_str());
-    set("x-forwarded-port", &port.to_string());
-    set("x-forwarded-proto", origin.scheme.as_str());
-    let node = match origin.peer.ip() {
-        Some(ip) => {
-            let text = ip.to_string();
-            set("x-forwarded-for", &text);
-            set("x-real-ip", &text);
-            // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
-            if ip.is_ipv6() { format!("\"[{text}]\"") } else { text }
-        }
-        None => "unknown".to_owned(),
-    };
-    if let Some(prefix) = origin.stripped {
+        fields.insert(name.clone(), value.clone());
+    }
+    if let Some(Ok(prefix)) = stripped.map(|prefix| HeaderValue::from_str(prefix.as_str())) {
         // What Traefik and others say, what WSGI apps read, and what RStudio reads.
         for name in ["x-forwarded-prefix", "x-script-name", "x-rstudio-root-path"] {
-            set(name, prefix.as_str());
+            fields.insert(HeaderName::from_static(name), prefix.clone());
         }
     }
-    set("forwarded", &format!("for={node};host=\"{host}\";proto={}", origin.scheme.as_str()));
 }
 
 /// Takes out of an answer what ends here.
@@ -206,8 +223,8 @@ pub(crate) fn to_client(fields: &mut HeaderMap) {
     for name in named {
         fields.remove(name);
     }
-    for name in HOP_BY_HOP {
-        fields.remove(name);
+    while let Some(name) = fields.keys().find(|name| is_hop_by_hop(name.as_str())).cloned() {
+        fields.remove(&name);
     }
 }
 
@@ -253,7 +270,7 @@ mod tests {
         let named = named_by_connection(&fields).unwrap();
         let peer = Peer::tcp("[2001:db8::1]:5".parse().unwrap());
         let host = Host::parse("node:3011").unwrap();
-        to_app(&mut fields, &named, Origin { peer: &peer, host, scheme: Scheme::Https, stripped: None });
+        to_app(&mut fields, &named, &Word::new(&peer, host, Scheme::Https), None);
         let mut left: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         left.sort();

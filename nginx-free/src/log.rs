@@ -1,13 +1,14 @@
-//! The access log: one event per request, when its answer has ended. No query (it may hold a secret), nothing unescaped.
+//! The access log: one event per request, when its answer has ended. No query: it may hold a secret.
 //!
-//! The events are `tracing`'s, so text or JSON is the subscriber's business. Their fields:
+//! The events are `tracing`'s, so text or JSON, and escaping, are the subscriber's business: `tracing-subscriber`'s own
+//! write strings in quotes and escaped, in both. What comes from a client is a string. The fields:
 //!
 //! | field | |
 //! |---|---|
 //! | `request` | the request's number, from 0 |
 //! | `app` | the name of the app that it went to ([`Upstream::named`](crate::Upstream::named)), where it went to one |
 //! | `peer` | the client: address and port, or `unix:UID` |
-//! | `method`, `path` | as they came, escaped; the path without the query |
+//! | `method`, `path` | as they came; the path without the query |
 //! | `status` | of the answer |
 //! | `received`, `sent` | bytes of the bodies, or of the WebSocket |
 //! | `micros` | from the request's head to the end of the answer |
@@ -15,7 +16,6 @@
 //! | `end` | `done`, or `broken` where the answer broke off |
 
 use std::{
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +25,7 @@ use std::{
 
 use http::{Method, StatusCode, Uri};
 
-use crate::{Peer, metrics::add, room::Turn};
+use crate::{metrics::add, room::Turn};
 
 /// The target of access events, for filters.
 pub const TARGET: &str = "nginx_free::access";
@@ -35,7 +35,6 @@ pub(crate) struct Entry {
     turn: Turn,
     id: u64,
     app: Option<Arc<str>>,
-    peer: Peer,
     method: Method,
     uri: Uri,
     pub(crate) status: StatusCode,
@@ -47,7 +46,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(turn: Turn, peer: Peer, method: Method, uri: Uri) -> Self {
+    pub(crate) fn new(turn: Turn, method: Method, uri: Uri) -> Self {
         let metrics = turn.metrics();
         let begun = Instant::now();
         metrics.touch(begun);
@@ -57,7 +56,6 @@ impl Entry {
             turn,
             id,
             app: None,
-            peer,
             method,
             uri,
             status,
@@ -105,17 +103,14 @@ impl Drop for Entry {
         let received = self.received.load(Ordering::Relaxed);
         metrics.answered(self.status, took, self.sent);
         add(&metrics.received, received);
-        if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
-            return;
-        }
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         tracing::info!(
             target: TARGET,
             request = self.id,
             app = self.app.as_deref(),
-            peer = %self.peer,
-            method = %Escaped(self.method.as_str()),
-            path = %Escaped(self.uri.path()),
+            peer = self.turn.peer(),
+            method = self.method.as_str(),
+            path = self.uri.path(),
             status = self.status.as_u16(),
             received,
             sent = self.sent,
@@ -123,18 +118,5 @@ impl Drop for Entry {
             app_micros = micros(self.answered.unwrap_or_default()),
             end = self.end,
         );
-    }
-}
-
-/// Text of a client's that cannot end a line, nor steer a terminal.
-struct Escaped<'t>(&'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What needs no escape is nearly everything, and is written in one piece.
-        if self.0.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\'' && b != b'\\') {
-            return f.write_str(self.0);
-        }
-        self.0.escape_default().fmt(f)
     }
 }

@@ -39,6 +39,8 @@ fn crowd(peer: &Peer) -> PeerKey {
 pub(crate) struct Seat {
     room: Arc<Room>,
     key: PeerKey,
+    /// The client, for the log.
+    peer: Box<str>,
     crowd: Arc<Crowd>,
     /// Requests that came over this connection.
     begun: AtomicUsize,
@@ -76,7 +78,8 @@ impl Room {
         crowd.connections.store(own + 1, Ordering::Relaxed);
         add(&metrics.connections_open, 1);
         let (begun, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Some(Arc::new(Seat { room: Arc::clone(self), key, crowd, begun, open }))
+        let peer = peer.to_string().into();
+        Some(Arc::new(Seat { room: Arc::clone(self), key, peer, crowd, begun, open }))
     }
 
     /// A way out for a connection too many. Where even those are too many, it is cut.
@@ -120,6 +123,11 @@ impl Seat {
 }
 
 impl Turn {
+    /// The client, for the log.
+    pub(crate) fn peer(&self) -> &str {
+        &self.seat.peer
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         self.seat.metrics()
     }

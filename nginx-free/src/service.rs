@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     admit::RequestMark,
     body::RequestBody,
     check, cookies, fields,
-    fields::{Origin, Scheme},
+    fields::{Scheme, Word},
     forward,
     forward::Way,
     log::Entry,
@@ -35,6 +35,8 @@ pub(crate) struct Service<A> {
     pub(crate) peer: Peer,
     pub(crate) scheme: Scheme,
     pub(crate) run: Run,
+    /// What apps are told of the client, and of the host that its first request was for.
+    pub(crate) word: OnceLock<Word>,
     /// What the client was found to do on the wire.
     pub(crate) note: Note,
 }
@@ -66,7 +68,7 @@ impl<A: Admit> Service<A> {
             Ok(turn) => (turn, false),
             Err(turn) => (turn, true),
         };
-        let entry = Entry::new(turn, self.peer, request.method().clone(), request.uri().clone());
+        let entry = Entry::new(turn, request.method().clone(), request.uri().clone());
         let mut entry = Box::new(entry);
         let version = request.version();
         let outcome = match is_one_too_many {
@@ -168,8 +170,13 @@ impl<A: Admit> Service<A> {
         let way = Way { place, hooks: admission.hooks.as_deref() };
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let stripped = prefix.as_deref().filter(|prefix| prefix.is_added());
-        let origin = Origin { peer: &self.peer, host, scheme: self.scheme, stripped };
-        fields::to_app(&mut parts.headers, &checked.named, origin);
+        let word = self.word.get_or_init(|| Word::new(&self.peer, host, self.scheme));
+        if word.is_of(host) {
+            fields::to_app(&mut parts.headers, &checked.named, word, stripped);
+        } else {
+            let word = Word::new(&self.peer, host, self.scheme);
+            fields::to_app(&mut parts.headers, &checked.named, &word, stripped);
+        }
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
         cookies::cut(&mut parts.headers, |name| hides.is_some_and(|hides| hides(name)));
 

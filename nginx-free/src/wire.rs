@@ -121,11 +121,15 @@ impl Scanner {
                     }
                 }
                 Place::Request | Place::Fields => {
-                    let end = bytes.iter().position(|byte| *byte == b'\n');
+                    let end = memchr::memchr(b'\n', bytes);
                     let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
                     bytes = rest;
-                    if self.place == Place::Request && part.contains(&b'#') {
+                    if self.place == Place::Request && memchr::memchr(b'#', part).is_some() {
                         return Err(Refusal::BadTarget);
+                    }
+                    let is_whole = self.line.length == 0 && end.is_some();
+                    if is_whole && self.place == Place::Fields && is_of_no_interest(part) {
+                        continue;
                     }
                     self.line.push(part, end.is_some())?;
                     if end.is_some() {
@@ -148,6 +152,12 @@ impl Scanner {
         }
         Ok(())
     }
+}
+
+/// Whether a whole line, LF included, is well formed and none of the fields that are looked at here: nearly all are.
+fn is_of_no_interest(line: &[u8]) -> bool {
+    !matches!(line[0], b'c' | b'C' | b't' | b'T' | b'u' | b'U' | b' ' | b'\t' | b'\r')
+        && line.ends_with(b"\r\n")
 }
 
 impl Line {
