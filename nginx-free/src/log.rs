@@ -1,7 +1,7 @@
 //! The access log: one event per request, when its answer has ended. No query: it may hold a secret.
 //!
-//! The events are `tracing`'s, so text or JSON, and escaping, are the subscriber's business: `tracing-subscriber`'s own
-//! write strings in quotes and escaped, in both. What comes from a client is a string. The fields:
+//! The events are `tracing`'s: any subscriber can have them. [`Lines`] writes them as lines of text or JSON, at a quarter
+//! of the cost of a general formatter. The fields:
 //!
 //! | field | |
 //! |---|---|
@@ -15,6 +15,8 @@
 //! | `app_micros` | from there to the head of the app's answer; 0 where it gave none |
 //! | `end` | `done`, or `broken` where the answer broke off |
 
+mod lines;
+
 use std::{
     sync::{
         Arc,
@@ -26,6 +28,8 @@ use std::{
 use http::{Method, StatusCode, Uri};
 
 use crate::{metrics::add, room::Turn};
+
+pub use lines::{Format, Lines};
 
 /// The target of access events, for filters.
 pub const TARGET: &str = "nginx_free::access";
