@@ -56,8 +56,8 @@ pub struct Metrics {
     last: AtomicU64,
 }
 
-impl Metrics {
-    pub(crate) fn new() -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         let zero = AtomicU64::default;
         Self {
             connections: zero(),
@@ -83,7 +83,9 @@ impl Metrics {
             last: zero(),
         }
     }
+}
 
+impl Metrics {
     /// When a request last began or a WebSocket last ended.
     pub fn last_activity(&self) -> Instant {
         self.born + Duration::from_millis(self.last.load(Ordering::Relaxed))
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn prometheus_can_read_it() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         metrics.answered(StatusCode::OK, Duration::from_micros(900), 10);
         metrics.answered(StatusCode::NOT_FOUND, Duration::from_millis(30), 5);
         metrics.answered(StatusCode::from_u16(999).unwrap(), Duration::from_secs(90), 0);

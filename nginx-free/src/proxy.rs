@@ -18,7 +18,12 @@ pub(crate) struct Shared<A> {
 impl<A: Admit> Proxy<A> {
     /// A proxy whose requests are judged by `admit`.
     pub fn new(admit: A, limits: Limits) -> Self {
-        let shared = Shared { admit, room: Room::new(limits), server_timing: false };
+        Self::counting(admit, limits, Arc::default())
+    }
+
+    /// The same, counting into `metrics`, which others may hold as well.
+    pub fn counting(admit: A, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let shared = Shared { admit, room: Room::new(limits, metrics), server_timing: false };
         Self { shared: Arc::new(shared) }
     }
 
@@ -39,7 +44,7 @@ impl<A: Admit> Proxy<A> {
     }
 
     /// What it counts.
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.room.metrics
     }
 }

@@ -14,7 +14,7 @@ use crate::{Limits, Metrics, Peer, PeerKey, metrics::add};
 /// What all connections of a proxy share, whatever it judges by.
 pub(crate) struct Room {
     pub(crate) limits: Limits,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     crowds: Mutex<HashMap<PeerKey, Arc<Crowd>>>,
     leaving: AtomicUsize,
 }
@@ -57,9 +57,8 @@ pub(crate) struct Turn {
 pub(crate) struct Exit(Arc<Room>);
 
 impl Room {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        let (metrics, crowds) = (Metrics::new(), Mutex::default());
-        Arc::new(Self { limits, metrics, crowds, leaving: AtomicUsize::new(0) })
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { limits, metrics, crowds: Mutex::default(), leaving: AtomicUsize::new(0) })
     }
 
     /// A place for one more connection of `peer`, unless a limit is reached.

@@ -109,9 +109,9 @@ impl Certificates {
         Ok(true)
     }
 
-    /// Looks every so often whether a file has changed, for as long as it is polled, and reloads. What goes wrong is
-    /// logged, once for each change.
-    pub async fn watch(self: Arc<Self>, every: Duration) {
+    /// Looks every so often whether a file has changed, reloads, and returns when there are new certificates in use. What
+    /// goes wrong is logged, once for each change.
+    pub async fn changed(self: Arc<Self>, every: Duration) {
         let mut told = None;
         loop {
             tokio::time::sleep(every).await;
@@ -119,7 +119,10 @@ impl Certificates {
             // Certificates may lie on a network file system, which may hang.
             let looked = tokio::task::spawn_blocking(move || (me.reload(), stamps(&me.files))).await;
             match looked {
-                Ok((Ok(true), _)) => tracing::info!("the certificates have changed, and are in use"),
+                Ok((Ok(true), _)) => {
+                    tracing::info!("the certificates have changed, and are in use");
+                    return;
+                }
                 Ok((Err(error), stamps)) if told.as_ref() != Some(&stamps) => {
                     tracing::warn!(%error, "changed certificates are not used: the old ones stay");
                     told = Some(stamps);

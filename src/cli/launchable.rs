@@ -267,9 +267,12 @@ pub(super) fn spec(
             host,
             names,
             certificate: config.gateway.certificate().map(|(chain, key)| (chain.to_owned(), key.to_owned())),
+            ocsp: config.gateway.ocsp.path().map(Path::to_owned),
             token_lifetime: config.gateway.token_lifetime.duration(),
             cookie_lifetime: config.gateway.cookie_lifetime.duration(),
             bind_cookie_to_address: config.gateway.bind_cookie_to_address,
+            access_log: config.gateway.access_log,
+            server_timing: config.gateway.server_timing,
         },
         login_shell: login_shell(),
     }

@@ -30,8 +30,8 @@ pub use partial::{
 };
 pub use programs::find_program;
 pub use values::{
-    AbsolutePath, ByteSize, FileChoice, HostChoice, HostName, InvalidValue, Listen, OutboundHelper,
-    ProgramChoice, RuntimeChoice, TimeSpan, Variable,
+    AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, InvalidValue, Listen,
+    OutboundHelper, ProgramChoice, RuntimeChoice, TimeSpan, Variable,
 };
 
 use crate::words::{Isolation, Network, PodRange, TmpMode};
@@ -86,12 +86,18 @@ pub struct Gateway {
     pub certificate: FileChoice,
     /// Its key's file.
     pub key: FileChoice,
+    /// The file of the OCSP response that goes with it.
+    pub ocsp: FileChoice,
     /// How long a URL's token can be used.
     pub token_lifetime: TimeSpan,
     /// How long a browser stays signed in.
     pub cookie_lifetime: TimeSpan,
     /// Whether a sign-in holds only for the address it was made from.
     pub bind_cookie_to_address: bool,
+    /// How it writes down who asked for what.
+    pub access_log: AccessLog,
+    /// Whether it tells browsers how long the app took to answer.
+    pub server_timing: bool,
 }
 
 /// What stays of a session that has ended.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::values::{
-    AbsolutePath, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper, ProgramChoice,
-    RuntimeChoice, TimeSpan, Variable,
+    AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper,
+    ProgramChoice, RuntimeChoice, TimeSpan, Variable,
 };
 use crate::words::{Isolation, Network, TmpMode};
 
@@ -51,9 +51,12 @@ pub struct PartialGateway {
     pub names: Option<Vec<HostName>>,
     pub certificate: Option<FileChoice>,
     pub key: Option<FileChoice>,
+    pub ocsp: Option<FileChoice>,
     pub token_lifetime: Option<TimeSpan>,
     pub cookie_lifetime: Option<TimeSpan>,
     pub bind_cookie_to_address: Option<bool>,
+    pub access_log: Option<AccessLog>,
+    pub server_timing: Option<bool>,
 }
 
 /// `[records]`.

@@ -63,6 +63,18 @@ pub enum OutboundHelper {
     Slirp4netns,
 }
 
+/// How the gateway writes down who asked for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// A line of text for each request.
+    Text,
+    /// A line of JSON for each request.
+    Json,
+    /// Not at all.
+    Off,
+}
+
 /// The name of this host in the URLs that are printed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -482,7 +494,7 @@ macro_rules! display_as_value {
         }
     )*};
 }
-display_as_value!(RuntimeChoice, OutboundHelper);
+display_as_value!(RuntimeChoice, OutboundHelper, AccessLog);
 
 #[cfg(test)]
 mod tests {

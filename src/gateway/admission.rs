@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Kind, Upstream, Verdict};
+use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Kind, Metrics, Upstream, Verdict};
 use tokio::sync::watch;
 
 use super::{
@@ -24,6 +24,9 @@ use super::{
 /// What begins the paths that are the gateway's own.
 const OWN: &str = "/-/";
 
+/// Prometheus' text format.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// The door of one session.
 pub(crate) struct Door<D: Dial> {
     options: Options,
@@ -31,6 +34,7 @@ pub(crate) struct Door<D: Dial> {
     hooks: Arc<Hooks>,
     phase: watch::Receiver<Phase>,
     log_length: watch::Receiver<u64>,
+    metrics: Arc<Metrics>,
     keys: Mutex<Keys>,
 }
 
@@ -44,6 +48,7 @@ impl<D: Dial> Door<D> {
     pub(crate) fn new(
         options: Options,
         upstream: Arc<Upstream<D>>,
+        metrics: Arc<Metrics>,
         phase: watch::Receiver<Phase>,
         log_length: watch::Receiver<u64>,
     ) -> Self {
@@ -61,7 +66,7 @@ impl<D: Dial> Door<D> {
             cookies: Cookies::new(options.session, options.cookie_lifetime, options.bind_cookie.into()),
         };
         let (hooks, keys) = (Arc::new(hooks), Mutex::new(keys));
-        Self { options, upstream, hooks, phase, log_length, keys }
+        Self { options, upstream, hooks, phase, log_length, metrics, keys }
     }
 
     /// A new token.
@@ -165,7 +170,10 @@ impl<D: Dial> Door<D> {
                 };
                 pages::with_fields(StatusCode::OK, "text/event-stream", Body::stream(follow.begin()))
             }
-            "starting/log" => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
+            "metrics" if reads => {
+                pages::with_fields(StatusCode::OK, PROMETHEUS, Body::full(self.metrics.prometheus()))
+            }
+            "starting/log" | "metrics" => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
             _ => pages::notice(StatusCode::NOT_FOUND, "Not found", "The gateway has no such page."),
         }
     }

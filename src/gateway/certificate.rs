@@ -11,8 +11,10 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
+use nginx_free::tls::{CertificateFiles, Certificates, TlsError};
 use nix::fcntl::{Flock, FlockArg};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
@@ -21,18 +23,14 @@ use rustls::{
     RootCertStore, ServerConfig,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::aws_lc_rs,
-    server::ServerSessionMemoryCache,
 };
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
-    pem::{self, PemObject},
-};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
 
 /// A certificate with its key, ready to serve.
 #[derive(Clone)]
 pub struct Certificate {
-    fingerprint: String,
+    loaded: Arc<Certificates>,
     config: Arc<ServerConfig>,
 }
 
@@ -53,17 +51,9 @@ pub enum CertificateError {
         /// Which one.
         path: PathBuf,
     },
-    /// A file holds no certificate or key in PEM.
-    #[error("cannot read {}: {source}", path.display())]
-    Pem {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The certificate and the key do not fit, or are of a kind that is not served.
-    #[error("cannot serve this certificate with this key: {0}")]
-    Unfit(#[from] rustls::Error),
+    /// It can't be read, or not be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No certificate could be made.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
@@ -71,8 +61,9 @@ pub enum CertificateError {
 
 impl Certificate {
     /// SHA-256 of the certificate, as browsers show it: `AB:CD:…`.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(self.loaded.first().as_deref().unwrap_or_default());
+        digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     }
 
     /// TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.
@@ -80,38 +71,24 @@ impl Certificate {
         Arc::clone(&self.config)
     }
 
-    fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, CertificateError> {
-        let digest = Sha256::digest(chain.first().map(AsRef::as_ref).unwrap_or_default());
-        let fingerprint = digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":");
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.session_storage = ServerSessionMemoryCache::new(64);
-        config.send_tls13_tickets = 1;
-        Ok(Self { fingerprint, config: Arc::new(config) })
+    /// Returns when the files have changed, and the new certificate is in use.
+    pub async fn renewed(&self) {
+        Arc::clone(&self.loaded).changed(LOOK).await;
     }
 }
 
-/// An administrator's certificate, with its chain, and its key, both in PEM.
+/// How often to look whether a certificate's files have changed.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// An administrator's certificate, with its chain, its key, and maybe an OCSP response.
 ///
 /// # Errors
 /// Where the files can't be read or do not fit each other.
-pub fn from_files(chain: &Path, key: &Path) -> Result<Certificate, CertificateError> {
-    let pem = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CertificateError::Pem { path, source }
-    };
-    let certificates: Vec<_> =
-        CertificateDer::pem_file_iter(chain).and_then(Iterator::collect).map_err(pem(chain))?;
-    if certificates.is_empty() {
-        return Err(pem(chain)(pem::Error::NoItemsFound));
-    }
-    Certificate::new(certificates, PrivateKeyDer::from_pem_file(key).map_err(pem(key))?)
+pub fn from_files(chain: &Path, key: &Path, ocsp: Option<&Path>) -> Result<Certificate, CertificateError> {
+    let (chain, key, ocsp) = (chain.to_owned(), key.to_owned(), ocsp.map(Path::to_owned));
+    let loaded = Certificates::load(vec![CertificateFiles { chain, key, ocsp }])?;
+    let config = loaded.server_config()?;
+    Ok(Certificate { loaded, config })
 }
 
 /// The file in the folder, and the lock beside it.
@@ -187,7 +164,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn load(path: &Path) -> Result<Certificate, CertificateError> {
-    from_files(path, path)
+    from_files(path, path, None)
 }
 
 /// The certificate in the file, if a client would take it for each of `names` for some time to come.
@@ -197,9 +174,8 @@ fn usable(path: &Path, names: &[String]) -> Option<Certificate> {
         return None;
     }
     let certificate = CertificateDer::from_pem_file(path).ok()?;
-    let later = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
-        UnixTime::now().as_secs().saturating_add(MARGIN),
-    ));
+    let later =
+        UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs().saturating_add(MARGIN)));
     let all = names
         .iter()
         .all(|name| covers(&certificate, name, later) && covers(&certificate, name, UnixTime::now()));
@@ -306,9 +282,7 @@ mod tests {
         let dir = folder("long");
         load_or_create(&dir, &[]).unwrap();
         let at = |days: u64| {
-            UnixTime::since_unix_epoch(std::time::Duration::from_secs(
-                UnixTime::now().as_secs() + days * 86_400,
-            ))
+            UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + days * 86_400))
         };
         assert!(covers(&der(&dir), "localhost", at(393)));
         assert!(!covers(&der(&dir), "localhost", at(397)));
@@ -373,10 +347,10 @@ mod tests {
         let (chain, empty) = (dir.join("chain.pem"), dir.join("empty.pem"));
         fs::write(&chain, text).unwrap();
         fs::write(&empty, "").unwrap();
-        assert!(from_files(&chain, &chain).is_ok());
-        let error = from_files(&empty, &chain).err().unwrap().to_string();
+        assert!(from_files(&chain, &chain, None).is_ok());
+        let error = from_files(&empty, &chain, None).err().unwrap().to_string();
         assert!(error.contains("empty.pem"), "{error}");
-        assert!(from_files(&chain, &empty).is_err());
+        assert!(from_files(&chain, &empty, None).is_err());
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -37,6 +37,8 @@ pub struct Options {
     pub cookie_lifetime: Duration,
     /// Whether a cookie is good only from the address that fetched it. The text of `cookies` says why.
     pub bind_cookie: bool,
+    /// Whether browsers are told how long the app took to answer.
+    pub server_timing: bool,
     /// The file that the starting page follows.
     pub log: PathBuf,
 }
@@ -80,8 +82,11 @@ impl<D: Dial> Gateway<D> {
     ) -> Arc<Self> {
         // Our own paths are told from the app's by their first segment.
         let limits = Limits { routed_segments: 1, connections: most_connections(), ..Limits::default() };
-        let door = Door::new(options, Upstream::new(dial, limits.clone()), phase, log_len);
-        Arc::new(Self { proxy: Proxy::new(door, limits), tls })
+        let upstream = Upstream::named(&options.session.to_string(), dial, limits.clone());
+        let (metrics, server_timing) = (Arc::default(), options.server_timing);
+        let door = Door::new(options, upstream, Arc::clone(&metrics), phase, log_len);
+        let proxy = Proxy::counting(door, limits, metrics);
+        Arc::new(Self { proxy: if server_timing { proxy.with_server_timing() } else { proxy }, tls })
     }
 
     /// A new token for the URL. It is good once, for [`Options::token_ttl`].

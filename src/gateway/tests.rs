@@ -94,6 +94,7 @@ async fn running(phase: Phase) -> Running {
         token_lifetime: Duration::from_secs(600),
         cookie_lifetime: Duration::from_secs(3600),
         bind_cookie: true,
+        server_timing: false,
         log: folder.join("log"),
     };
     let (phase, phase_seen) = watch::channel(phase);

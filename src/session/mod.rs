@@ -1,6 +1,7 @@
 //! A session: name, pod and record; the supervisor that keeps it alive; and how other processes of its owner speak to it.
 
 pub mod control;
+mod later;
 pub mod launch;
 mod lock;
 mod log;

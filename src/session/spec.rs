@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{host::AppSpec, sandbox::SandboxSpec};
+use crate::{config::AccessLog, host::AppSpec, sandbox::SandboxSpec};
 
 /// A session, fully described. Written to an anonymous file that only the supervisor gets.
 #[derive(Serialize, Deserialize)]
@@ -41,10 +41,16 @@ pub struct GatewaySpec {
     pub names: Vec<String>,
     /// Certificate and key, where the site has them; else a self-signed one is made once.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The OCSP response that goes with it.
+    pub ocsp: Option<PathBuf>,
     /// How long a URL's token can be used.
     pub token_lifetime: Duration,
     /// How long a browser stays signed in.
     pub cookie_lifetime: Duration,
     /// Whether a sign-in holds only for the address it was made from.
     pub bind_cookie_to_address: bool,
+    /// How it writes down who asked for what.
+    pub access_log: AccessLog,
+    /// Whether it tells browsers how long the app took.
+    pub server_timing: bool,
 }

@@ -1,5 +1,5 @@
 //! The supervisor: brings a session up, serves its gateway and its control socket, and takes it down, whatever the
-//! reason. One thread with an async runtime, and one that writes the log.
+//! reason. One thread with an async runtime, and two that write logs.
 
 use std::{
     io,
@@ -8,15 +8,22 @@ use std::{
     time::Duration,
 };
 
+use nginx_free::log::{Format, Lines};
 use nix::sys::{prctl, wait::waitpid};
+use tracing_subscriber::{
+    filter::{LevelFilter, filter_fn},
+    prelude::*,
+};
 
 use super::{
-    Record, Records, SessionSpec, log,
+    Record, Records, SessionSpec,
+    later::Later,
+    log,
     log::{Log, LogPump},
     record::DIAGNOSTICS,
 };
 use crate::{
-    config::paths::PrivateFolder,
+    config::{AccessLog, paths::PrivateFolder},
     sandbox::protocol,
     sys::{
         descriptor::{INHERITED, inherited},
@@ -73,6 +80,8 @@ struct Supervisor {
     keeper: Child,
     to_keeper: OwnedFd,
     to_init: OwnedFd,
+    diagnostics: Log,
+    later: Later,
 }
 
 impl Supervisor {
@@ -92,7 +101,8 @@ impl Supervisor {
         let diagnostics = Log::create(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS)
             .map_err(failed("opening its log"))?;
         let stderr = diagnostics.share().map_err(failed("opening its log"))?;
-        subscribe(diagnostics);
+        let later = Later::default();
+        subscribe(&later, spec.gateway.access_log);
         let (to_keeper, keepers) = message::pair().map_err(failed("socketpair"))?;
         let (to_init, inits) = message::pair().map_err(failed("socketpair"))?;
         let file = protocol::to_file(&spec.sandbox).map_err(failed("describing the sandbox"))?;
@@ -102,11 +112,11 @@ impl Supervisor {
             .map_err(failed("starting the keeper"))?;
         // What strangers' bytes come to has no rights but its user's; only root's had more.
         rights::drop_capabilities().map_err(failed("dropping capabilities"))?;
-        Ok(Self { spec, records, keeper, to_keeper, to_init })
+        Ok(Self { spec, records, keeper, to_keeper, to_init, diagnostics, later })
     }
 
     fn run(self, launcher: &OwnedFd, listener: OwnedFd) -> Finished {
-        let Self { spec, records, mut keeper, to_keeper, to_init } = self;
+        let Self { spec, records, mut keeper, to_keeper, to_init, diagnostics, later } = self;
         let broken = |why: String| Finished { end: End::Broken(why), record: None, tail: Vec::new() };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -121,6 +131,10 @@ impl Supervisor {
             Err(error) => return broken(format!("cannot write {}: {error}", record.log.display())),
         };
         let (pump, output, log_len) = pump;
+        let writer = match later.bring_to(diagnostics) {
+            Ok(writer) => writer,
+            Err(error) => return broken(format!("starting a thread: {error}")),
+        };
         let (end, record) = runtime.block_on(async {
             let born = Born { launcher, listener, to_init, to_keeper, log_len };
             let session = Session::open(spec, record, &records, born);
@@ -141,6 +155,7 @@ impl Supervisor {
             let _ = keeper.kill();
         }
         pump.finish();
+        writer.finish();
         let tail = log::tail(&log, 20);
         Finished { end, record: Some(Box::new(record)), tail }
     }
@@ -152,8 +167,20 @@ const KEEPER_GRACE: Duration = Duration::from_secs(15);
 /// How much is kept of what shlogin itself has to say of a session: mostly, who asked for what at its gateway.
 const MAX_DIAGNOSTICS: u64 = 4 * 1024 * 1024;
 
-fn subscribe(log: Log) {
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(std::sync::Mutex::new(log));
+/// Sends what happens to the diagnostics: requests as lines of their own kind, all else as text.
+fn subscribe(later: &Later, access: AccessLog) {
+    let format = match access {
+        AccessLog::Text => Some(Format::Text),
+        AccessLog::Json => Some(Format::Json),
+        AccessLog::Off => None,
+    };
+    let requests = format.map(|format| Lines::new(format, later.clone()));
+    let later = later.clone();
+    let other = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(move || later.clone())
+        .with_filter(filter_fn(|event| event.target() != nginx_free::log::TARGET));
+    let all = tracing_subscriber::registry().with(LevelFilter::INFO).with(requests).with(other);
     // Only a second call fails, and this is the first of the process.
-    let _ = tracing::subscriber::set_global_default(subscriber.finish());
+    let _ = all.try_init();
 }

@@ -112,8 +112,8 @@ mod tests {
         let folder = Scratch::new();
         let made = |name: &str| certificate::load_or_create(&folder.path().join(name), &[]).unwrap();
         let (ours, theirs) = (made("ours"), made("theirs"));
-        handshake(ours.fingerprint(), ours.server_config()).unwrap();
-        let refused = handshake(ours.fingerprint(), theirs.server_config()).unwrap_err();
+        handshake(&ours.fingerprint(), ours.server_config()).unwrap();
+        let refused = handshake(&ours.fingerprint(), theirs.server_config()).unwrap_err();
         assert!(matches!(refused, Error::InvalidCertificate(_)), "{refused}");
         assert!(is_foreign(&std::io::Error::other(refused)));
         assert!(handshake("", ours.server_config()).is_err());

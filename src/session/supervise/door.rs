@@ -24,6 +24,7 @@ const DRAIN: Duration = Duration::from_millis(300);
 /// The gateway, served.
 pub(super) struct Door {
     handle: DoorHandle,
+    site: Option<certificate::Certificate>,
     phase: watch::Sender<Phase>,
     shutdown: watch::Sender<bool>,
     serving: JoinHandle<()>,
@@ -54,11 +55,11 @@ impl Door {
     ) -> Result<Self, String> {
         let settings = &spec.gateway;
         let certificate = match &settings.certificate {
-            Some((chain, key)) => certificate::from_files(chain, key),
+            Some((chain, key)) => certificate::from_files(chain, key, settings.ocsp.as_deref()),
             None => certificate::load_or_create(&spec.state.join("tls"), &settings.names),
         }
         .map_err(|error| error.to_string())?;
-        certificate.fingerprint().clone_into(&mut record.gateway.fingerprint);
+        record.gateway.fingerprint = certificate.fingerprint();
         let base_url = format!("https://{}:{}/", bracketed(&settings.host), record.gateway.port);
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let options = Options {
@@ -68,6 +69,7 @@ impl Door {
             token_lifetime: settings.token_lifetime,
             cookie_lifetime: settings.cookie_lifetime,
             bind_cookie: settings.bind_cookie_to_address,
+            server_timing: settings.server_timing,
             log: record.log.clone(),
         };
         let gateway = Gateway::new(options, certificate.server_config(), dialer, phase_seen, log_len);
@@ -82,7 +84,23 @@ impl Door {
                 tokio::spawn(Arc::clone(&gateway).serve_tcp(listener, stopped))
             }
         };
-        Ok(Self { handle: DoorHandle { gateway, base_url }, phase, shutdown, serving })
+        // Our own changes only for sessions that start with other names; who has accepted it shall not be asked again.
+        let site = settings.certificate.as_ref().map(|_| certificate);
+        Ok(Self { handle: DoorHandle { gateway, base_url }, site, phase, shutdown, serving })
+    }
+
+    /// Waits until the site has renewed its certificate, which is then in use; returns its fingerprint.
+    pub(super) fn renewed(&self) -> impl Future<Output = String> + use<> {
+        let site = self.site.clone();
+        async move {
+            match site {
+                Some(certificate) => {
+                    certificate.renewed().await;
+                    certificate.fingerprint()
+                }
+                None => std::future::pending().await,
+            }
+        }
     }
 
     pub(super) fn handle(&self) -> DoorHandle {

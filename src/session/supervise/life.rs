@@ -66,6 +66,7 @@ enum News {
     Signal,
     Log(u64),
     OpenPort(String),
+    Certificate(String),
 }
 
 impl<'a> Session<'a> {
@@ -139,6 +140,7 @@ impl<'a> Session<'a> {
         let socket_only = self.spec.sandbox.isolation == Isolation::Socket;
         let mut log_len = self.log_len.clone();
         let mut opened = Box::pin(open_port(&host));
+        let mut renewed = Box::pin(self.door.renewed());
         loop {
             let news = tokio::select! {
                 started = &mut starting, if running.is_none() => News::Started(started),
@@ -154,6 +156,7 @@ impl<'a> Session<'a> {
                 Some(stop) = self.stops.recv() => News::Stop(stop),
                 Some(()) = signals.recv() => News::Signal,
                 Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
+                fingerprint = &mut renewed => News::Certificate(fingerprint),
                 open = &mut opened, if socket_only && running.is_some() => News::OpenPort(open),
             };
             match news {
@@ -195,6 +198,14 @@ impl<'a> Session<'a> {
                 // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
                 News::Log(len) => drop(self.launcher.try_send(&ToLauncher::Log(len))),
                 News::OpenPort(address) => return too_open(&address),
+                News::Certificate(fingerprint) => {
+                    renewed = Box::pin(self.door.renewed());
+                    self.record.gateway.fingerprint = fingerprint;
+                    // It serves all the same; only `verify` would miss it.
+                    if let Err(error) = self.records.write(&self.record) {
+                        tracing::warn!(%error, "the record has the fingerprint of the old certificate");
+                    }
+                }
             }
         }
     }
