@@ -222,6 +222,19 @@ async fn the_app_is_sent_neither_token_nor_cookie_of_ours_and_can_set_none() {
 }
 
 #[tokio::test]
+async fn its_owner_can_read_what_the_gateway_counts() {
+    let running = running(Phase::Running).await;
+    let get = "GET /-/metrics HTTP/1.1\nHost: node.example\n";
+    assert_eq!(status(&running.ask(get).await), 401);
+    let cookie = running.sign_in().await;
+    let answer = running.ask(&format!("{get}Cookie: {cookie}\n")).await;
+    assert_eq!(field(&answer, "content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(answer.contains("nginx_free_answers_total{class=\"4xx\"} 1\n"), "{answer}");
+    let post = get.replacen("GET", "POST", 1);
+    assert_eq!(status(&running.ask(&format!("{post}Cookie: {cookie}\n")).await), 405);
+}
+
+#[tokio::test]
 async fn nobody_else_gets_in() {
     let running = running(Phase::Running).await;
     let cookie = running.sign_in().await;
