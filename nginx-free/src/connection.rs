@@ -2,8 +2,10 @@
 
 use std::{
     convert::Infallible,
-    pin::pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -18,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     Admit, Limits, Peer,
+    cork::{Push, cork},
     fields::Scheme,
     io::{ClientIo, Socket},
     metrics::add,
@@ -143,6 +146,7 @@ async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
 async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {
     let answering = Arc::clone(service);
     let send_buffer = limits.buffer;
+    let (io, push) = cork(io, limits.buffer.max(CORKED));
     let list = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -162,20 +166,41 @@ async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
         );
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = pushed(connection.as_mut(), &push) => ended,
         () = idle(&service.seat, limits.idle) => {
             connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(limits.drain, connection).await.unwrap_or(Ok(()))
+            tokio::time::timeout(limits.drain, pushed(connection, &push)).await.unwrap_or(Ok(()))
         }
         () = service.run.ended() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            pushed(connection, &push).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, peer = %service.peer, "a client's connection broke off");
     }
 }
+
+/// Runs an HTTP/2 connection, and sends what it has written each time it has been polled.
+async fn pushed<C>(mut connection: Pin<&mut C>, push: &Push<ClientIo>) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    poll_fn(|cx| {
+        let ended = connection.as_mut().poll(cx);
+        match push.poll_push(cx) {
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "a client is gone");
+                Poll::Ready(Ok(()))
+            }
+            _ => ended,
+        }
+    })
+    .await
+}
+
+/// What HTTP/2 may gather at least: less would hold up its own flow control.
+const CORKED: usize = 32 * 1024;
 
 /// Ends when nothing was open on the connection for `limit`, or up to twice that.
 async fn idle(seat: &Seat, limit: Duration) {

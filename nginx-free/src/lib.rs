@@ -60,6 +60,7 @@ mod body;
 mod check;
 mod connection;
 pub mod cookies;
+mod cork;
 mod dial;
 mod fields;
 mod forward;
