@@ -131,9 +131,9 @@ async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
         )
         .with_upgrades();
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = service.run.ended() => {
+    let ended = match unless_closing(connection.as_mut(), &service.run).await {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -141,6 +141,24 @@ async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
     if let Err(error) = ended {
         tracing::debug!(%error, peer = %service.peer, "a client's connection broke off");
     }
+}
+
+/// Runs a connection to its end; `None` when the run is to end before that. Whether it is, is asked for once: to listen
+/// anew at each poll would cost as much as the poll.
+async fn unless_closing<C: Future>(mut connection: Pin<&mut C>, run: &Run) -> Option<C::Output> {
+    let mut closing = pin!(run.ended());
+    let mut listening = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        if listening && !run.has_news() {
+            return Poll::Pending;
+        }
+        listening = true;
+        closing.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {

@@ -51,6 +51,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Whether there is news of its end since it was handed out. Cheap.
+    pub(crate) fn has_news(&self) -> bool {
+        // An error is its sender's end.
+        self.closing.has_changed().unwrap_or(true)
+    }
+
     /// Returns when the run is to end.
     pub(crate) async fn ended(&self) {
         let mut closing = self.closing.clone();

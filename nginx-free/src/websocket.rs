@@ -1,5 +1,5 @@
 //! WebSockets: the handshake with the app, and then a tunnel. Not one byte of the client's goes to the app before the
-//! app has said 101 (RFC 9110 §7.8), and where it says anything else, the client's connection ends with that answer:
+//! app has said 101 (RFC 9110 §7.8, RFC 9931), and where it says anything else, the client's connection ends with that answer:
 //! what the client may have sent after its handshake is never read as another request.
 
 use std::sync::Arc;

@@ -30,11 +30,13 @@ pub enum Format {
 ///
 /// ```
 /// use nginx_free::log::{Format, Lines};
-/// use tracing_subscriber::{filter::filter_fn, prelude::*};
+/// use tracing_subscriber::{filter::{LevelFilter, filter_fn}, prelude::*};
 ///
 /// let other = tracing_subscriber::fmt::layer()
 ///     .with_filter(filter_fn(|event| event.target() != nginx_free::log::TARGET));
+/// // Without a level, everything in the program is made ready for a log that drops it.
 /// let subscriber = tracing_subscriber::registry()
+///     .with(LevelFilter::INFO)
 ///     .with(Lines::new(Format::Json, std::io::stdout()))
 ///     .with(other);
 /// # drop(subscriber);

@@ -25,7 +25,7 @@ use tokio::{
     sync::watch,
     time::MissedTickBehavior,
 };
-use tracing_subscriber::prelude::*;
+use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
 
     let log = Log(Arc::new(Mutex::new(BufWriter::with_capacity(64 * 1024, File::create(log)?))));
     let writer = log.clone();
-    tracing_subscriber::registry().with(Lines::new(Format::Text, writer)).init();
+    tracing_subscriber::registry().with(LevelFilter::INFO).with(Lines::new(Format::Text, writer)).init();
     tokio::spawn(flush_each_second(log));
 
     let limits = Limits {
