@@ -136,10 +136,11 @@ impl AppBody {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error.into())));
         }
-        if let Some(carrier) = &mut self.carrier {
-            carrier.carry(cx);
-        }
-        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = match &mut self.carrier {
+            Some(carrier) => carrier.poll_frame(&mut self.incoming, cx),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
+        match ready!(polled) {
             Some(Err(error)) => {
                 // hyper drops what it has not sent yet when a body breaks, so it has to be let send it first.
                 self.carrier = None;

@@ -12,12 +12,13 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{
@@ -213,6 +214,15 @@ impl<D: Dial> Connection<D> {
         }
     }
 
+    /// What waits for this connection is woken by its bytes where it drives the connection itself. To be woken by what it
+    /// has just driven would only make it look twice.
+    fn context<'c>(&self, cx: &mut Context<'c>) -> Context<'c> {
+        match self.driver {
+            Driver::Elsewhere => Context::from_waker(cx.waker()),
+            _ => Context::from_waker(Waker::noop()),
+        }
+    }
+
     /// Whether it can take a request now: both bodies ended, and not one byte too many came.
     fn is_ready(&mut self, cx: &mut Context<'_>) -> bool {
         self.drive(cx);
@@ -238,7 +248,7 @@ impl<D: Dial> Connection<D> {
         }
         std::future::poll_fn(|cx| {
             self.drive(cx);
-            answer.as_mut().poll(cx)
+            answer.as_mut().poll(&mut self.context(cx))
         })
         .await
     }
@@ -268,21 +278,36 @@ impl<D: Dial> Connection<D> {
 
 /// A connection on which an answer is under way, whatever it was dialled by.
 pub(crate) trait Carrier: Send {
-    /// Moves bytes.
-    fn carry(&mut self, cx: &mut Context<'_>);
+    /// Moves bytes, and polls what they make up.
+    fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>>;
 
     /// The answer has ended: the connection is kept if it is ready for another request.
     fn give_back(self: Box<Self>, cx: &mut Context<'_>);
 }
 
 impl<D: Dial> Carrier for Connection<D> {
-    fn carry(&mut self, cx: &mut Context<'_>) {
+    fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut own = self.context(cx);
+        let waiting = Pin::new(&mut *incoming).poll_frame(&mut own);
+        if waiting.is_ready() {
+            return waiting;
+        }
         self.drive(cx);
+        Pin::new(incoming).poll_frame(&mut own)
     }
 
     fn give_back(mut self: Box<Self>, cx: &mut Context<'_>) {
         let Some(home) = self.home.upgrade() else { return };
-        if self.is_ready(cx) {
+        // Where the end came together with the rest, it has been seen already. It is looked at again before it is used.
+        if self.sender.is_ready() || self.is_ready(cx) {
             home.keep(self);
         } else if matches!(self.driver, Driver::Elsewhere) {
             // Its own task has to see the end of the answer first.
