@@ -16,5 +16,6 @@ mod http2;
 mod limits;
 mod listeners;
 mod pool;
+mod prefixes;
 mod strict;
 mod websocket;

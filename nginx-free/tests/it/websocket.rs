@@ -50,6 +50,25 @@ async fn nothing_is_forwarded_before_the_app_agrees() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_origin_opens_none() {
+    let (app, mut heads) = canned("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = proxy(app).await;
+    for origin in
+        ["http://evil", "https://node", "http://node:1", "http://node.evil", "null", "", "http://evil@node"]
+    {
+        let got = proxy.talk(&format!("{HANDSHAKE}Origin: {origin}\r\n\r\n")).await;
+        assert_eq!(status(&got), 403, "{origin}: {got}");
+    }
+    let twice = format!("{HANDSHAKE}Origin: http://node\r\nOrigin: http://node\r\n\r\n");
+    assert_eq!(status(&proxy.talk(&twice).await), 403);
+    assert!(heads.try_recv().is_err(), "the app hears nothing of them");
+    for origin in ["http://node", "http://NODE:80"] {
+        proxy.talk(&format!("{HANDSHAKE}Origin: {origin}\r\n\r\n")).await;
+        assert_eq!(field(&heads.recv().await.unwrap().1, "origin"), Some(origin));
+    }
+}
+
+#[tokio::test]
 async fn a_101_that_is_no_handshake_is_a_502() {
     for fields in [
         "Upgrade: websocket\r\nConnection: Upgrade\r\n",
