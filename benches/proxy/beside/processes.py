@@ -63,7 +63,7 @@ class Child:
         return found
 
     def cpu(self):
-        """Seconds of processor time of all of them, of those that have ended as well."""
+        """Seconds of processor time of all of them that live."""
         return sum(map(cpu_of, self.tree()))
 
     def workers(self):
@@ -151,12 +151,16 @@ class Machine:
 
 
 def cpu_of(pid):
+    """Seconds of processor time that a process has taken, in nanoseconds' steps where the kernel counts them."""
     try:
+        threads = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        if threads:
+            return sum(int(text.split()[0]) for text in threads) / 1e9
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    # utime, stime, cutime, cstime (proc_pid_stat(5)), counted from the third field on
-    return sum(map(int, fields[11:15])) * TICK
+    # utime and stime (proc_pid_stat(5)), counted from the third field on
+    return sum(map(int, fields[11:13])) * TICK
 
 
 def resident(pid, which):

@@ -7,8 +7,8 @@ import statistics
 BASE = "nginx"
 # Below this, something else than the proxy was what held the load up.
 BUSY = 0.9
-# Above this many cores kept busy by others, a measurement is disturbed.
-DISTURBED = 0.05
+# Above this many cores kept busy by others, a turn is disturbed.
+DISTURBED = 0.1
 NOTHING = "n/a"
 
 
@@ -20,48 +20,53 @@ def machine():
     return {"processor": model, "cores": os.cpu_count(), "kernel": platform.release(), "tcp": congestion}
 
 
-def short(case, figures):
-    """One measurement in one line."""
+def short(case, result):
+    """One round of one proxy in one line."""
+    middle = {name: statistics.median(one[name] for one in result["slices"]) for name in result["slices"][0]}
     parts = [
-        f"{number(figures['rate'])} {case.unit}/s",
-        f"{number(figures['cpu_us'])} µs of processor per {case.unit}",
-        f"core {figures['busy']:.0%} busy",
+        f"{number(middle['rate'])} {case.unit}/s",
+        f"{number(middle['cpu_us'])} µs of processor per {case.unit}",
+        f"core {middle['busy']:.0%} busy",
     ]
-    if "p50_ns" in figures:
-        parts.append(f"p50 {figures['p50_ns'] / 1000:.0f} µs, p99 {figures['p99_ns'] / 1000:.0f} µs")
-    if figures["others"] > DISTURBED:
-        parts.append(f"DISTURBED: others took {figures['others']:.2f} cores")
+    if "p50_ns" in middle:
+        parts.append(f"p50 {microseconds(middle['p50_ns'])} µs, p99 {microseconds(middle['p99_ns'])} µs")
+    if middle["others"] > DISTURBED:
+        parts.append(f"DISTURBED: others took {middle['others']:.2f} cores")
     return ", ".join(parts)
 
 
 class Table:
     """Rows are cases, columns are proxies."""
 
-    def __init__(self, report, proxies, cases):
-        self.proxies, self.cases = proxies, cases
-        self.found = {}
-        self.failed = set()
+    def __init__(self, report, proxies):
+        self.proxies = proxies
+        self.slices, self.rounds, self.failed = {}, {}, set()
         for one in report["results"]:
             key = one["case"], one["proxy"]
             if "failed" in one:
                 self.failed.add(key)
-            else:
-                self.found.setdefault(key, {})[one["round"]] = one
+                continue
+            self.rounds.setdefault(key, {})[one["round"]] = one
+            turns = {(one["round"], turn): figures for turn, figures in enumerate(one["slices"])}
+            self.slices.setdefault(key, {}).update(turns)
 
     def values(self, case, proxy, figure):
-        rounds = self.found.get((case, proxy), {})
-        return {number: figure(one) for number, one in rounds.items()}
+        """A figure of each turn, by round and turn."""
+        return {at: figure(one) for at, one in self.slices.get((case, proxy), {}).items()}
 
-    def cell(self, case, proxy, figure, more_is_better, text):
-        """The median, and the median of the paired ratios to nginx; more than 1 is better than nginx."""
+    def memory(self, case, proxy, figure):
+        """A figure of each round."""
+        return {at: figure(one) for at, one in self.rounds.get((case, proxy), {}).items()}
+
+    def cell(self, of, case, proxy, figure, more_is_better, text):
+        """The median, and the median of the ratios to nginx in the same turn; more than 1 is better than nginx."""
         if (case, proxy) in self.failed:
             return "**failed**"
-        mine = self.values(case, proxy, figure)
+        mine, base = of(case, proxy, figure), of(case, BASE, figure)
         if not mine:
             return NOTHING
         shown = text(statistics.median(mine.values()))
-        base = self.values(case, BASE, figure)
-        pairs = [(mine[n], base[n]) for n in mine if base.get(n) and mine[n]]
+        pairs = [(mine[at], base[at]) for at in mine if base.get(at) and mine[at]]
         if proxy == BASE or not pairs:
             return shown
         ratio = statistics.median(a / b if more_is_better else b / a for a, b in pairs)
@@ -85,11 +90,11 @@ def microseconds(nanoseconds):
 
 
 def markdown(report, proxies, cases):
-    table = Table(report, proxies, cases)
+    table = Table(report, proxies)
 
     def throughput(case):
         def cell(proxy):
-            text = table.cell(case.name, proxy, lambda one: one["rate"], True, number)
+            text = table.cell(table.values, case.name, proxy, lambda one: one["rate"], True, number)
             busy = table.values(case.name, proxy, lambda one: one["busy"]).values()
             return text + " †" if busy and statistics.median(busy) < BUSY else text
 
@@ -97,11 +102,11 @@ def markdown(report, proxies, cases):
 
     def processor(case):
         return (f"{case.name}, µs per {case.unit}",
-                lambda proxy: table.cell(case.name, proxy, lambda one: one["cpu_us"], False, number))
+                lambda proxy: table.cell(table.values, case.name, proxy, lambda one: one["cpu_us"], False, number))
 
     def latency(case, percentile):
         return (f"{case.name}, {percentile}, µs",
-                lambda proxy: table.cell(case.name, proxy, lambda one: one[f"{percentile}_ns"], False, microseconds))
+                lambda proxy: table.cell(table.values, case.name, proxy, lambda one: one[f"{percentile}_ns"], False, microseconds))
 
     def added(proxy):
         plain = table.values("latency", "plain", lambda one: one["p50_ns"])
@@ -110,7 +115,7 @@ def markdown(report, proxies, cases):
         return microseconds(statistics.median(more)) if more and proxy != "plain" else NOTHING
 
     def memory(case, figure, label):
-        return label, lambda proxy: table.cell(case, proxy, figure, False, number)
+        return label, lambda proxy: table.cell(table.memory, case, proxy, figure, False, number)
 
     names = {case.name for case in cases}
     rows = [latency(case, which) for case in cases if case.timed for which in ("p50", "p99")]
@@ -121,7 +126,7 @@ def markdown(report, proxies, cases):
     ] + [
         (case, lambda one: one["rss_peak"] / 1024, f"peak of {case}, MiB") for case in ("1k@64", "ws@64", "h2", "down", "up")
     ] + [
-        ("idle", lambda one: (one["rss_end"] - one["rss_before"]) / one["count"], "an idle connection, KiB")
+        ("idle", lambda one: (one["rss_end"] - one["rss_before"]) / one["slices"][0]["count"], "an idle connection, KiB")
     ]
     bound = [case for case in cases if case.bound]
     parts = [
@@ -129,13 +134,13 @@ def markdown(report, proxies, cases):
         table.markdown("the proxy's processor time", [processor(case) for case in cases]),
         table.markdown("latency", rows),
         table.markdown("memory of the workers", [memory(*row) for row in memories if row[0] in names]),
-        "In brackets: the median of the ratios to nginx within each round; more than 1 is better than nginx.",
+        "In brackets: the median of the ratios to nginx in the same turn; more than 1 is better than nginx.",
         f"†: the proxy's core was less than {BUSY:.0%} busy, so something else bounds its throughput; its processor "
         "time counts.",
     ]
-    disturbed = sum(one.get("others", 0) > DISTURBED for one in report["results"])
-    if disturbed:
-        parts.append(f"**{disturbed} of {len(report['results'])} measurements were disturbed** by other processes.")
+    turns = [one for result in report["results"] for one in result.get("slices", [])]
+    disturbed = sum(one["others"] > DISTURBED for one in turns)
+    parts.append(f"In {disturbed} of {len(turns)} turns, other processes took more than {DISTURBED:.0%} of a core.")
     return heading(report) + "\n" + "\n".join(part for part in parts if part)
 
 

@@ -15,17 +15,13 @@ use std::{
 
 use aws_lc_rs::digest;
 use http::{Response, StatusCode, header, response};
-use nginx_free::{
-    Admit, Body, Dial, Gate, Head, Hooks, Limits, Listener, Proxy, Upstream, Verdict, cookies,
-    log::{Format, Lines},
-};
+use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Limits, Listener, Proxy, Upstream, Verdict, cookies};
 use proxy_bench::{COOKIE, Result, arguments::Arguments, tls};
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::watch,
     time::MissedTickBehavior,
 };
-use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -39,7 +35,7 @@ async fn main() -> Result<()> {
 
     let log = Log(Arc::new(Mutex::new(BufWriter::with_capacity(64 * 1024, File::create(log)?))));
     let writer = log.clone();
-    tracing_subscriber::registry().with(LevelFilter::INFO).with(Lines::new(Format::Text, writer)).init();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
     tokio::spawn(flush_each_second(log));
 
     let limits = Limits {
@@ -48,6 +44,8 @@ async fn main() -> Result<()> {
         requests: 20_000,
         requests_per_peer: 20_000,
         pool: 512,
+        // what nginx has, too
+        pool_idle: Duration::from_secs(60),
         // bounds the idle time as well, and the idle connections are to be seen while they are idle
         head: Duration::from_secs(600),
         idle: Duration::from_secs(600),

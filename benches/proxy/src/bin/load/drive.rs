@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::{
     connect::{Connection, Dialer, Target},
     exchange::Exchange,
-    step,
+    goes_on_after,
 };
 
 /// How many at once, and for how long.
@@ -28,11 +28,15 @@ pub(crate) async fn run(target: &Target, exchange: Exchange, load: &Load) -> Res
         exchange.once(&mut connection).await?;
         connections.push(connection);
     }
-    let (connections, _) = rounds(connections, &exchange, load.warm_up).await?;
-    step("ready")?;
-    let begun = Instant::now();
-    let (_connections, times) = rounds(connections, &exchange, load.measured).await?;
-    step(&figures(begun.elapsed(), times, exchange.payload(), ""))
+    let (mut connections, _) = rounds(connections, &exchange, load.warm_up).await?;
+    let mut line = "ready".to_owned();
+    while goes_on_after(&line)? {
+        let begun = Instant::now();
+        let (still, times) = rounds(connections, &exchange, load.measured).await?;
+        line = figures(begun.elapsed(), times, exchange.payload(), "");
+        connections = still;
+    }
+    Ok(())
 }
 
 /// Exchanges on all connections for some time; returns the time each exchange took, in nanoseconds.

@@ -10,7 +10,7 @@ use crate::{
     connect::{Dialer, Target},
     drive::{Load, figures, nanoseconds},
     exchange::Exchange,
-    step,
+    goes_on_after,
 };
 
 /// Measures new connections, `load.connections` of them under way at a time.
@@ -20,17 +20,21 @@ pub(crate) async fn run(target: &Target, tickets: Tickets, exchange: Exchange, l
         // With sessions of its own: nobody takes another one's ticket.
         workers.push(Worker { dialer: Dialer::new(target, tickets)?, turn, exchange: exchange.clone() });
     }
-    let (workers, _) = all(workers, load.warm_up).await?;
-    step("ready")?;
-    let begun = Instant::now();
-    let (_, seen) = all(workers, load.measured).await?;
-    let elapsed = begun.elapsed();
-    let wanted = if tickets == Tickets::Used { seen.resumed } else { seen.full };
-    if wanted * 100 < seen.times.len() * 99 {
-        return Err(format!("{} full handshakes, {} resumed ones", seen.full, seen.resumed).into());
+    let (mut workers, _) = all(workers, load.warm_up).await?;
+    let mut line = "ready".to_owned();
+    while goes_on_after(&line)? {
+        let begun = Instant::now();
+        let (still, seen) = all(workers, load.measured).await?;
+        let elapsed = begun.elapsed();
+        let wanted = if tickets == Tickets::Used { seen.resumed } else { seen.full };
+        if wanted * 100 < seen.times.len() * 99 {
+            return Err(format!("{} full handshakes, {} resumed ones", seen.full, seen.resumed).into());
+        }
+        let more = format!(r#","full":{},"resumed":{}"#, seen.full, seen.resumed);
+        line = figures(elapsed, seen.times, exchange.payload(), &more);
+        workers = still;
     }
-    let more = format!(r#","full":{},"resumed":{}"#, seen.full, seen.resumed);
-    step(&figures(elapsed, seen.times, exchange.payload(), &more))
+    Ok(())
 }
 
 struct Worker {

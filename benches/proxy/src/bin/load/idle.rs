@@ -9,7 +9,7 @@ use crate::{
     connect::{Connection, Dialer, Target},
     drive::{figures, nanoseconds},
     exchange::Exchange,
-    step,
+    goes_on_after,
 };
 
 /// How many are opened at a time.
@@ -21,7 +21,9 @@ pub(crate) async fn run(target: &Target, exchange: Exchange, count: usize) -> Re
     // What the first request alone makes the proxy take is not the connections'.
     let (mut first, _) = dialer.dial(0).await?;
     exchange.once(&mut first).await?;
-    step("ready")?;
+    if !goes_on_after("ready")? {
+        return Ok(());
+    }
 
     let exchange = Arc::new(exchange);
     let begun = Instant::now();
@@ -48,9 +50,11 @@ pub(crate) async fn run(target: &Target, exchange: Exchange, count: usize) -> Re
         held.extend(connections);
         times.extend(taken);
     }
-    step(&figures(begun.elapsed(), times, exchange.payload(), ""))?;
-    for connection in &mut held {
-        exchange.once(connection).await?;
+    if goes_on_after(&figures(begun.elapsed(), times, exchange.payload(), ""))? {
+        for connection in &mut held {
+            exchange.once(connection).await?;
+        }
+        goes_on_after(&format!(r#"{{"alive":{}}}"#, held.len()))?;
     }
-    step(&format!(r#"{{"alive":{}}}"#, held.len()))
+    Ok(())
 }

@@ -6,13 +6,13 @@
 //! load                         runner
 //!   connects, warms up
 //!   "ready"             →
-//!                       ←      a line: begin
+//!                       ←      "go"
 //!   measures
 //!   the figures         →
-//!                       ←      a line: go on
-//!   idle: asks once more on every connection, and prints how many were alive
-//!   ends
+//!                       ←      "go": once more; "end": it ends
 //! ```
+//!
+//! `idle` measures once; the second "go" makes it ask once more on every connection, and say how many were alive.
 //!
 //! Any answer that is not what it should be ends the run with an error and without figures.
 #![forbid(unsafe_code)]
@@ -62,13 +62,16 @@ async fn main() -> Result<()> {
     }
 }
 
-/// Says `line`, and waits to be told to go on. Nothing else runs meanwhile.
-fn step(line: &str) -> Result<()> {
+/// Says `line`, and waits to be told to go on, or to end. Nothing else runs meanwhile.
+fn goes_on_after(line: &str) -> Result<bool> {
     println!("{line}");
     std::io::stdout().flush()?;
     let mut answer = String::new();
-    match std::io::stdin().lock().read_line(&mut answer)? {
-        0 => Err("the runner is gone".into()),
-        _ => Ok(()),
+    std::io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim_end() {
+        "go" => Ok(true),
+        "end" => Ok(false),
+        "" => Err("the runner is gone".into()),
+        _ => Err(format!("{answer} is neither go nor end").into()),
     }
 }
