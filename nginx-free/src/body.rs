@@ -13,7 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use crate::{log::Entry, metrics::add, patience::Patience, upstream::Carrier};
+use crate::{log::Entry, metrics::add, patience::Patience, stall::Taken, upstream::Carrier};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,7 +22,14 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Body {
     source: Source,
     entry: Option<Box<Entry>>,
+    taken: Option<Arc<Taken>>,
+    /// What the source has given, and was not given on yet.
+    rest: Bytes,
 }
+
+/// What is given to a stream of HTTP/2 at a time, one of its frames: what is not taken of it within the time to stall
+/// is little enough that only a line slower than 550 bytes a second is cut, as elsewhere.
+const PIECE: usize = 16 * 1024;
 
 enum Source {
     Empty,
@@ -34,12 +41,12 @@ enum Source {
 impl Body {
     /// No body.
     pub fn empty() -> Self {
-        Self { source: Source::Empty, entry: None }
+        Self { source: Source::Empty, entry: None, taken: None, rest: Bytes::new() }
     }
 
     /// A body that is there as a whole.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { source: Source::Full(bytes.into()), entry: None }
+        Self { source: Source::Full(bytes.into()), entry: None, taken: None, rest: Bytes::new() }
     }
 
     /// A body made bit by bit, such as a stream of events.
@@ -49,12 +56,22 @@ impl Body {
         B::Error: Into<BodyError>,
     {
         use http_body_util::BodyExt;
-        Self { source: Source::Stream(body.map_err(Into::into).boxed_unsync()), entry: None }
+        Self {
+            source: Source::Stream(body.map_err(Into::into).boxed_unsync()),
+            entry: None,
+            taken: None,
+            rest: Bytes::new(),
+        }
     }
 
     /// The rest of an answer that comes over `carrier`.
     pub(crate) fn app(incoming: Incoming, carrier: Box<dyn Carrier>) -> Self {
-        Self { source: Source::App(AppBody { incoming, carrier: Some(carrier), broken: None }), entry: None }
+        Self {
+            source: Source::App(AppBody { incoming, carrier: Some(carrier), broken: None }),
+            entry: None,
+            taken: None,
+            rest: Bytes::new(),
+        }
     }
 
     /// Gives the connection back at once where there is nothing to come: nobody asks such a body for a frame.
@@ -71,9 +88,11 @@ impl Body {
         self
     }
 
-    /// Counts this body's bytes into `entry`, which is logged when the body is dropped.
+    /// Counts this body's bytes into `entry`, which is logged when the body is dropped, and lets the stream it goes on
+    /// know of them.
     pub(crate) fn logged(mut self, entry: Box<Entry>) -> Self {
         self.entry = Some(entry);
+        self.taken = Taken::here();
         self
     }
 }
@@ -87,13 +106,23 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let me = &mut *self;
-        let frame = match &mut me.source {
+        if let Some(taken) = &me.taken {
+            taken.asked();
+        }
+        let mut frame = match &mut me.source {
+            _ if !me.rest.is_empty() => Some(Ok(Frame::data(std::mem::take(&mut me.rest)))),
             Source::Empty => None,
             Source::Full(bytes) if bytes.is_empty() => None,
             Source::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Source::App(app) => ready!(app.poll_frame(cx)),
             Source::Stream(body) => ready!(Pin::new(body).poll_frame(cx)),
         };
+        if let (Some(taken), Some(Ok(frame))) = (&me.taken, &mut frame) {
+            if let Some(bytes) = frame.data_mut().filter(|bytes| bytes.len() > PIECE) {
+                me.rest = bytes.split_off(PIECE);
+            }
+            taken.gave(frame.data_ref().map_or(0, Bytes::len));
+        }
         if let Some(entry) = &mut me.entry {
             match &frame {
                 Some(Ok(frame)) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
@@ -105,12 +134,13 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Empty => true,
-            Source::Full(bytes) => bytes.is_empty(),
-            Source::App(app) => app.incoming.is_end_stream(),
-            Source::Stream(body) => body.is_end_stream(),
-        }
+        self.rest.is_empty()
+            && match &self.source {
+                Source::Empty => true,
+                Source::Full(bytes) => bytes.is_empty(),
+                Source::App(app) => app.incoming.is_end_stream(),
+                Source::Stream(body) => body.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {

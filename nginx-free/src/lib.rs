@@ -78,6 +78,7 @@ mod rewrite;
 mod room;
 mod serve;
 mod service;
+mod stall;
 pub mod tls;
 mod tunnel;
 mod upstream;
