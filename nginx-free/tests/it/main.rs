@@ -6,6 +6,8 @@
     reason = "a test that panics has failed, and says where"
 )]
 
+mod certified;
+mod frames;
 mod support;
 
 mod floods;
@@ -18,4 +20,5 @@ mod listeners;
 mod pool;
 mod prefixes;
 mod strict;
+mod tls;
 mod websocket;
