@@ -47,7 +47,19 @@ pub(crate) fn place() -> &'static Place {
 /// Removes this run's folder, if there is one.
 pub(crate) fn remove() {
     if MADE.get().is_some() {
-        let _ = fs::remove_dir_all(&place().root);
+        remove_run(&place().root);
+    }
+}
+
+/// Removes the folder of a run, and not what is mounted there.
+fn remove_run(root: &Path) {
+    unmount_below(root);
+    let _ = fs::remove_dir_all(root);
+}
+
+fn unmount_below(folder: &Path) {
+    for point in census::mounts_below(folder) {
+        let _ = Command::new("umount").arg("-l").arg(point).status();
     }
 }
 
@@ -115,7 +127,7 @@ fn sweep() {
     }
     for entry in fs::read_dir(ALL_RUNS).into_iter().flatten().flatten() {
         if gone(&entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_dir_all(entry.path());
+            remove_run(&entry.path());
         }
     }
 }
@@ -131,9 +143,7 @@ pub(crate) fn erase_user(name: &str, uid: u32, home: &Path) {
             let _ = kill(process.pid, Signal::SIGKILL);
         }
     }
-    for point in census::mounts_below(home) {
-        let _ = Command::new("umount").arg("-l").arg(point).status();
-    }
+    unmount_below(home);
     let _ = fs::remove_dir_all(home);
     let _ = fs::remove_dir_all(format!("/run/user/{uid}"));
     for shared in ["/tmp", "/var/tmp", "/dev/shm"] {
