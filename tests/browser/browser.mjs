@@ -12,33 +12,67 @@ const { chromium } = require('playwright-core');
 const quiet = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage', '--disable-default-apps'];
 
-/** Opens a page of a fresh browser, runs `drive(page, saw)`, prints what was seen as one line of JSON, and sets the exit status. */
+/** The words of the command line: those without dashes, and those like `--name=value`. */
+export function commandLine() {
+  const words = process.argv.slice(2);
+  const flags = Object.fromEntries(words.filter((w) => w.startsWith('--')).map((w) => {
+    const [name, ...value] = w.slice(2).split('=');
+    return [name, value.join('=')];
+  }));
+  return { words: words.filter((w) => !w.startsWith('--')), flags };
+}
+
+/**
+ * Opens a page of a fresh browser, runs `drive(page, saw)`, prints what was seen as one line of JSON, and sets the exit
+ * status. Every page that is opened beside it is watched, too. Every driver takes
+ *   --below=PATH    what the page's host is asked for elsewhere than below this path is `outside`
+ *   --trusts=HASH   of a certificate to be believed as if a known authority had signed it, the SHA-256 of its public key
+ *                   in base64. Without it every certificate will do for pages, but service workers are refused, as they
+ *                   are to who clicks a warning away.
+ */
 export async function withPage(options, drive) {
-  const saw = { title: null, url: null, websockets: [], console: [], failed: [], external: [] };
+  const saw = { title: null, url: null, websockets: [], console: [], failed: [], refused: [], external: [], outside: [] };
+  const { below = '/', trusts } = commandLine().flags;
   const profile = await mkdtemp(path.join(tmpdir(), 'shlogin-browser-'));
   let context;
   try {
     context = await chromium.launchPersistentContext(profile, {
       executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
       headless: true,
-      ignoreHTTPSErrors: true,
+      ignoreHTTPSErrors: !trusts,
       chromiumSandbox: process.getuid() !== 0, // Chromium's own sandbox refuses to run for root
       viewport: { width: options.width ?? 1280, height: options.height ?? 800 },
       colorScheme: options.dark ? 'dark' : 'light',
-      args: quiet,
+      args: trusts ? [...quiet, `--ignore-certificate-errors-spki-list=${trusts}`] : quiet,
     });
     context.setDefaultTimeout(options.timeout ?? 60_000);
     const page = context.pages()[0] ?? await context.newPage();
     const own = new URL(options.url).host;
-    page.on('console', (m) => m.type() === 'error' && saw.console.push(m.text().slice(0, 400)));
-    page.on('pageerror', (e) => saw.console.push(String(e).slice(0, 400)));
-    // Chromium calls a request that is answered with 204 aborted
-    page.on('requestfailed', (r) => r.failure()?.errorText !== 'net::ERR_ABORTED' && saw.failed.push(`${r.url().slice(0, 200)} ${r.failure()?.errorText}`));
-    page.on('websocket', (w) => saw.websockets.push(w.url().slice(0, 300)));
-    page.on('request', (r) => {
-      const url = new URL(r.url());
-      if (url.protocol.startsWith('http') && url.host !== own) saw.external.push(r.url().slice(0, 200));
+    const place = (text) => {
+      const url = new URL(text);
+      if (!/^(http|ws)/.test(url.protocol)) return;
+      if (url.host !== own) saw.external.push(text.slice(0, 200));
+      else if (!url.pathname.startsWith(below)) saw.outside.push(text.slice(0, 200));
+    };
+    const watch = (opened) => opened.on('websocket', (w) => {
+      saw.websockets.push(w.url().slice(0, 300));
+      place(w.url());
+      w.on('socketerror', (why) => saw.failed.push(`${w.url().slice(0, 200)} ${why}`));
     });
+    watch(page);
+    context.on('page', watch);
+    context.on('console', (m) => {
+      if (m.type() !== 'error') return;
+      const at = m.location().url;
+      // what Chromium asks for by itself, where a page names no icon
+      if (at === new URL('/favicon.ico', options.url).href) return;
+      saw.console.push(`${m.text().slice(0, 400)} ${at.slice(0, 200)}`.trim());
+    });
+    context.on('weberror', (e) => saw.console.push(String(e.error()).slice(0, 400)));
+    // Chromium calls a request that is answered with 204 aborted
+    context.on('requestfailed', (r) => r.failure()?.errorText !== 'net::ERR_ABORTED' && saw.failed.push(`${r.url().slice(0, 200)} ${r.failure()?.errorText}`));
+    context.on('response', (r) => r.status() >= 400 && saw.refused.push(`${r.status()} ${r.url().slice(0, 200)}`));
+    context.on('request', (r) => place(r.url()));
     try {
       await drive(page, saw);
     } catch (error) {

@@ -2,6 +2,7 @@
 // Does what a person does with the URL that `shlogin start` printed: opens it, makes a Python notebook, runs a cell, and
 // looks for the result on the page. Exits with 0 only if the result, which the cell's own text does not contain, is there.
 import { withPage } from './browser.mjs';
+import { runCell } from './lab.mjs';
 
 const [url, out] = process.argv.slice(2);
 if (!url || !out) {
@@ -18,17 +19,7 @@ await withPage({ url, out, timeout: 90_000 }, async (page, saw) => {
   page.on('framenavigated', (frame) => frame === page.mainFrame() && saw.visited.push(frame.url()));
 
   await page.goto(url, { waitUntil: 'domcontentloaded' });
-  await page.locator('.jp-LauncherCard[data-category="Notebook"]').first().click();
-  const cell = page.locator('.jp-Notebook .jp-CodeCell .cm-content').first();
-  await cell.waitFor();
-  // what is typed before the kernel has said that it is there, is not run
-  await page.locator('.jp-StatusBar-Widget, #jp-main-statusbar').getByText(/\| Idle$/).first().waitFor();
-  await cell.click();
-  await page.keyboard.insertText(expression);
-  await page.keyboard.press('Shift+Enter');
-  const output = page.locator('.jp-OutputArea-output').filter({ hasText: result }).first();
-  await output.waitFor();
-  saw.result = (await output.innerText()).trim().replaceAll("'", '');
+  saw.result = await runCell(page, expression, result);
 
   const wrong = [];
   if (saw.result !== result) wrong.push(`the cell gave ${saw.result}, not ${result}`);

@@ -1,11 +1,8 @@
 // node page.mjs URL OUT.png [--width=N] [--height=N] [--dark] [--full] [--wait-for=TEXT]
 // Takes a picture of a page; with --wait-for, once that text is on it.
-import { withPage } from './browser.mjs';
+import { commandLine, withPage } from './browser.mjs';
 
-const words = process.argv.slice(2).filter((w) => !w.startsWith('--'));
-const flags = Object.fromEntries(process.argv.slice(2).filter((w) => w.startsWith('--'))
-  .map((w) => { const [name, ...value] = w.slice(2).split('='); return [name, value.join('=')]; }));
-const [url, out] = words;
+const { words: [url, out], flags } = commandLine();
 if (!url || !out) {
   console.error('usage: node page.mjs URL OUT.png [--width=N] [--height=N] [--dark] [--full] [--wait-for=TEXT]');
   process.exit(2);
