@@ -15,13 +15,17 @@ use std::{
 
 use aws_lc_rs::digest;
 use http::{Response, StatusCode, header, response};
-use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Limits, Listener, Proxy, Upstream, Verdict, cookies};
+use nginx_free::{
+    Admit, Body, Dial, Gate, Head, Hooks, Limits, Listener, Proxy, Upstream, Verdict, cookies,
+    log::{Format, Lines},
+};
 use proxy_bench::{COOKIE, Result, arguments::Arguments, tls};
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::watch,
     time::MissedTickBehavior,
 };
+use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -35,7 +39,7 @@ async fn main() -> Result<()> {
 
     let log = Log(Arc::new(Mutex::new(BufWriter::with_capacity(64 * 1024, File::create(log)?))));
     let writer = log.clone();
-    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    tracing_subscriber::registry().with(LevelFilter::INFO).with(Lines::new(Format::Text, writer)).init();
     tokio::spawn(flush_each_second(log));
 
     let limits = Limits {
