@@ -12,7 +12,7 @@ pub struct Host<'h> {
 
 impl<'h> Host<'h> {
     /// Reads `name`, `name:port`, `[v6]` or `[v6]:port`. Narrower than RFC 3986: no escapes, no userinfo, no sub-delims,
-    /// no empty port, no port 0.
+    /// no empty port, no port 0, no number that is not an IPv4 address in full.
     pub fn parse(text: &'h str) -> Option<Self> {
         let (name, port) = if text.starts_with('[') {
             let end = text.find(']')? + 1;
@@ -23,6 +23,9 @@ impl<'h> Host<'h> {
             let name = &text[..end];
             let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
             if name.is_empty() || name.len() > 255 || !name.bytes().all(known) || name.starts_with('.') {
+                return None;
+            }
+            if ends_in_a_number(name) && name.parse::<std::net::Ipv4Addr>().is_err() {
                 return None;
             }
             (name, &text[end..])
@@ -63,6 +66,15 @@ impl<'h> Host<'h> {
         self.name.eq_ignore_ascii_case(other.name)
             && self.port.unwrap_or(default) == other.port.unwrap_or(default)
     }
+}
+
+/// Whether browsers take a name for an IPv4 address, or for a broken one (WHATWG URL, "ends in a number"): `0x7f.1` is
+/// 127.0.0.1 to them.
+fn ends_in_a_number(name: &str) -> bool {
+    let last = name.strip_suffix('.').unwrap_or(name).rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or(last.strip_prefix("0X"));
+    let is_decimal = !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit());
+    is_decimal || hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl fmt::Display for Host<'_> {
@@ -116,6 +128,13 @@ mod tests {
             "é",
             "a:1:2",
             "[127.0.0.1]",
+            "0x7f.1",
+            "127.1",
+            "2130706433",
+            "127.0.0.01",
+            "127.0.0.1.",
+            "a.0X",
+            "a.1",
         ] {
             assert_eq!(Host::parse(text), None, "{text:?}");
         }
