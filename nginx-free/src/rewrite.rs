@@ -57,14 +57,18 @@ impl Place<'_> {
 
     /// A reference to this host with the prefix before its path; `None` where it may stay as it is.
     fn reference(&self, value: &[u8]) -> Option<Vec<u8>> {
+        if value.contains(&b'\t') {
+            // Browsers read on as if it were not there.
+            let value: Vec<u8> = value.iter().copied().filter(|b| *b != b'\t').collect();
+            return self.reference(&value);
+        }
         if let Some(path) = self.path_here(value) {
             // An absolute one is shortened to its path: behind TLS, apps often get the scheme wrong.
-            let path = if path.starts_with(b"/") { path.to_vec() } else { [b"/", path].concat() };
-            return Some(self.prefixed(&path).unwrap_or(path));
+            let path = if path.first().is_some_and(is_slash) { path.to_vec() } else { [b"/", path].concat() };
+            return Some(self.resolved(&path).unwrap_or(path));
         }
         match value {
             [b'/', b'/', ..] => None,
-            [b'/', ..] => self.prefixed(value),
             _ if has_scheme(value) => None,
             _ => self.resolved(value),
         }
@@ -95,19 +99,26 @@ impl Place<'_> {
             .then(|| [self.prefix.as_str().as_bytes(), path].concat())
     }
 
-    /// A relative reference that climbs, made absolute as the app meant it (RFC 3986 §5.2): at the root, `..` stays there,
-    /// while below the prefix it would leave it.
+    /// A path, as the app meant it. One that climbs is made absolute (RFC 3986 §5.2): at the root, `..` stays there, while
+    /// below the prefix it would leave it.
     fn resolved(&self, value: &[u8]) -> Option<Vec<u8>> {
         let path = until(value, b"?#");
-        if !path.split(|b| *b == b'/').any(|segment| is_dots(segment, 2)) {
+        let is_absolute = path.first().is_some_and(is_slash);
+        let climbs = path.split(is_slash).any(|segment| is_dots(segment, 2));
+        if is_absolute && !climbs {
+            return self.prefixed(value);
+        }
+        // The folder of PREFIX itself is the neighbours', while the app was asked for `/`.
+        let is_beside = self.asked == self.prefix.as_str() && !path.is_empty();
+        if !climbs && !is_beside {
             return None;
         }
         let below = self.asked.strip_prefix(self.prefix.as_str()).unwrap_or("/").as_bytes();
         let folder = below.iter().rposition(|b| *b == b'/').map_or(&b"/"[..], |end| &below[..=end]);
+        let whole = if is_absolute { path.to_vec() } else { [folder, path].concat() };
         let mut segments: Vec<&[u8]> = Vec::new();
-        let whole = [folder, path].concat();
         let mut ends_in_folder = false;
-        for segment in whole.split(|b| *b == b'/').skip(1) {
+        for segment in whole.split(is_slash).skip(1) {
             ends_in_folder = is_dots(segment, 1) || is_dots(segment, 2);
             if is_dots(segment, 2) {
                 segments.pop();
@@ -115,7 +126,7 @@ impl Place<'_> {
                 segments.push(segment);
             }
         }
-        let mut out = self.prefix.as_str().as_bytes().to_vec();
+        let mut out = Vec::with_capacity(value.len());
         for segment in &segments {
             out.push(b'/');
             out.extend_from_slice(segment);
@@ -124,7 +135,10 @@ impl Place<'_> {
             out.push(b'/');
         }
         out.extend_from_slice(&value[path.len()..]);
-        Some(out)
+        Some(match is_absolute {
+            true => self.prefixed(&out).unwrap_or(out),
+            false => [self.prefix.as_str().as_bytes(), &out].concat(),
+        })
     }
 
     /// A `Set-Cookie` that is sent to nobody but this app.
@@ -177,6 +191,8 @@ impl Place<'_> {
     fn scope(&self, value: &[u8]) -> Option<HeaderValue> {
         let text = std::str::from_utf8(value).ok()?;
         let out = match text.strip_prefix('/') {
+            // A scope is a string, not a path: without a slash at its end, /pod/3 would be /pod/30 as well.
+            Some(_) if text == self.prefix.as_str() => format!("{text}/"),
             Some(_) if self.prefix.covers(text) => text.to_owned(),
             Some(_) if self.prefix.is_added() && !text.starts_with("//") => {
                 format!("{}{text}", self.prefix.as_str())
@@ -184,7 +200,8 @@ impl Place<'_> {
             _ => return None,
         };
         // What climbs out is no scope of the app's.
-        let climbs = out.split('/').any(|segment| is_dots(segment.as_bytes(), 2)) || out.contains('\\');
+        let climbs =
+            out.split('/').any(|segment| is_dots(segment.as_bytes(), 2)) || out.contains(['\\', '\t']);
         HeaderValue::from_str(&out).ok().filter(|_| !climbs)
     }
 }
@@ -238,10 +255,18 @@ fn without_case<'v>(value: &'v [u8], begin: &[u8]) -> Option<&'v [u8]> {
     head.eq_ignore_ascii_case(begin).then_some(rest)
 }
 
+/// Browsers take a backslash for one.
+fn is_slash(byte: &u8) -> bool {
+    matches!(byte, b'/' | b'\\')
+}
+
 /// RFC 3986 §3.1.
 fn has_scheme(value: &[u8]) -> bool {
     let name = until(value, b":/?#");
-    value.get(name.len()) == Some(&b':') && name.first().is_some_and(u8::is_ascii_alphabetic)
+    let known = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    value.get(name.len()) == Some(&b':')
+        && name.first().is_some_and(u8::is_ascii_alphabetic)
+        && name.iter().all(known)
 }
 
 /// Whether a segment is so many dots, escaped or not.
@@ -308,6 +333,13 @@ mod tests {
             ("%2e%2E/x", "/pod/3/a/x"),
             ("..", "/pod/3/a/"),
             ("c/../..", "/pod/3/a/"),
+            ("/../x", "/pod/3/x"),
+            ("/pod/3/../../x?y", "/pod/3/x?y"),
+            ("/a/..//evil/", "/pod/3//evil/"),
+            ("https://node.example:3011/%2e%2e/x", "/pod/3/x"),
+            ("\\x", "/pod/3\\x"),
+            ("..\\..\\..\\x", "/pod/3/x"),
+            (".\t./x", "/pod/3/a/x"),
         ] {
             assert_eq!(
                 rewritten(&prefix, "/pod/3/a/b/c", ("location", said)).as_deref(),
@@ -315,6 +347,7 @@ mod tests {
                 "{said}"
             );
         }
+        assert_eq!(rewritten(&prefix, "/pod/3", ("location", "x?y")).as_deref(), Some("/pod/3/x?y"));
         assert_eq!(rewritten(&prefix, "/pod/3/", ("content-location", "/a")).as_deref(), Some("/pod/3/a"));
         let kept = Prefix::kept("/pod/3").unwrap();
         assert_eq!(rewritten(&kept, "/pod/3/", ("location", "/a")).as_deref(), Some("/a"));
@@ -372,7 +405,8 @@ mod tests {
             |prefix: &Prefix, said| rewritten(prefix, "/pod/3/sw.js", ("service-worker-allowed", said));
         let stripped = Prefix::stripped("/pod/3").unwrap();
         assert_eq!(scope(&stripped, "/").as_deref(), Some("/pod/3/"));
-        for outside in ["/..", "//", "https://node.example:3011/", "/%2e%2E/", "../", "/\\.."] {
+        assert_eq!(scope(&stripped, "/pod/3").as_deref(), Some("/pod/3/"), "and not /pod/30");
+        for outside in ["/..", "/.\t./", "//", "https://node.example:3011/", "/%2e%2E/", "../", "/\\.."] {
             assert_eq!(scope(&stripped, outside), None, "{outside}");
         }
         let kept = Prefix::kept("/pod/3").unwrap();
