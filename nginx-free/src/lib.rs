@@ -64,6 +64,8 @@ mod cork;
 mod dial;
 mod fields;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod io;
 mod limits;

@@ -68,14 +68,14 @@ crate::io::write_as_its_stream!(Wire);
 
 /// Reads heads, line by line, in whatever pieces they come.
 #[derive(Default)]
-struct Scanner {
-    place: Place,
+pub(crate) struct Scanner {
+    pub(crate) place: Place,
     line: Line,
     head: HeadSoFar,
 }
 
 #[derive(Default, PartialEq, Eq, Debug)]
-enum Place {
+pub(crate) enum Place {
     /// Before or in the request line.
     #[default]
     Request,
@@ -108,7 +108,7 @@ struct HeadSoFar {
 }
 
 impl Scanner {
-    fn scan(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn scan(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
             match &mut self.place {
                 Place::Unseen => return Ok(()),
