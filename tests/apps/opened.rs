@@ -83,8 +83,9 @@ pub(crate) fn two_theias(site: &Site) {
     let [one, other] = prefixes.map(|prefix| routes.url(prefix));
     let (saw, picture) = site.alice.browse("theia", &[&one, &other, &Routes::trust()]);
     keep(&picture, "two-theias");
-    clean(&saw, |line| known(App::Theia, line));
     assert_eq!(saw["answers"], json!(["answer-42", "answer-42"]), "{saw:#}");
+    assert_eq!(saw["again"], json!([true, true]), "{saw:#}");
+    clean(&saw, |line| known(App::Theia, line));
     assert_eq!(cookie_paths(&saw), ["/pod/12/theia", "/pod/3/theia"], "{saw:#}");
     for base in prefixes {
         let asked = saw["websockets"].as_array().unwrap();

@@ -1,8 +1,17 @@
 // node theia.mjs URL OUT.png [URL…]
-// Opens Theia, a terminal in it, and asks the shell. With more URLs, one window of the same browser for each: all are
-// opened before the first is asked, and each is asked for its own folder.
+// Opens Theia, a terminal in it, and asks the shell. With more URLs, one tab of the same browser for each; all are open
+// before the first is asked, and in the end each is connected to once more, as a page does that lost its connection.
 import { commandLine, withPage } from './browser.mjs';
 import { askShell } from './terminal.mjs';
+
+/** Whether the app takes one more connection from its page. */
+const connectsAgain = (page) => page.evaluate(() => new Promise((resolve) => {
+  const url = new URL('socket.io/?EIO=4&transport=websocket', location.href.split('#')[0]);
+  url.protocol = 'wss:';
+  const socket = new WebSocket(url);
+  socket.onopen = () => { socket.close(); resolve(true); };
+  socket.onerror = () => resolve(false);
+}));
 
 const { words: [url, out, ...others] } = commandLine();
 if (!url || !out) {
@@ -30,6 +39,6 @@ await withPage({ url, out }, async (page, saw) => {
   for (const [at, address] of [url, ...others].entries()) await opened(pages[at], address);
   saw.answers = [];
   for (const each of pages) saw.answers.push(await answer(each));
-  saw.titles = await Promise.all(pages.map((each) => each.title()));
+  saw.again = await Promise.all(pages.map(connectsAgain));
   saw.cookies = (await page.context().cookies()).map(({ name, path, value }) => ({ name, path, value }));
 });
