@@ -174,7 +174,9 @@ impl Word {
             (_, Some(text)) => text.clone(),
             _ => "unknown".to_owned(),
         };
-        let forwarded = format!("for={node};host=\"{host}\";proto={}", scheme.as_str());
+        // Without the host, which is the Host: with its port it would have to be quoted (RFC 7239 §4), and code-server
+        // takes the quotes for a part of it.
+        let forwarded = format!("for={node};proto={}", scheme.as_str());
         let fields = [
             field("host", host.as_str()),
             field("x-forwarded-host", host.as_str()),
@@ -278,7 +280,7 @@ mod tests {
             left,
             [
                 "accept: */*",
-                "forwarded: for=\"[2001:db8::1]\";host=\"node:3011\";proto=https",
+                "forwarded: for=\"[2001:db8::1]\";proto=https",
                 "host: node:3011",
                 "my_own: stays",
                 "x-forwarded-for: 2001:db8::1",
