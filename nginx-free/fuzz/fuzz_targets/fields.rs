@@ -108,7 +108,7 @@ fn to_app(mut map: HeaderMap, sent: &Fields, tls: bool, unix: bool, strips: bool
         ("x-forwarded-host", "node.example:3011"),
         ("x-forwarded-port", "3011"),
         ("x-forwarded-proto", scheme),
-        ("forwarded", &format!("for={node};host=\"node.example:3011\";proto={scheme}")),
+        ("forwarded", &format!("for={node};proto={scheme}")),
     ]
     .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
     .to_vec();
