@@ -146,7 +146,7 @@ pub(crate) fn erase_user(name: &str, uid: u32, home: &Path) {
     unmount_below(home);
     let _ = fs::remove_dir_all(home);
     let _ = fs::remove_dir_all(format!("/run/user/{uid}"));
-    for shared in ["/tmp", "/var/tmp", "/dev/shm"] {
+    for shared in ["/tmp", "/tmp/.X11-unix", "/var/tmp", "/dev/shm"] {
         for entry in fs::read_dir(shared).into_iter().flatten().flatten() {
             if entry.metadata().is_ok_and(|meta| meta.uid() == uid) {
                 let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
