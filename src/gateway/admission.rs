@@ -80,14 +80,14 @@ impl<D: Dial> Door<D> {
 
     fn judge(&self, head: &Head<'_>) -> Judgement {
         if !self.is_here(head) {
-            return Judgement::Answer(pages::notice(
+            return Judgement::answer(pages::notice(
                 StatusCode::MISDIRECTED_REQUEST,
                 "Not here",
                 "There is nothing under this name.",
             ));
         }
         if origin::behalf(head) == Behalf::Foreign {
-            return Judgement::Answer(pages::notice(
+            return Judgement::answer(pages::notice(
                 StatusCode::FORBIDDEN,
                 "Not from there",
                 "This was sent by a page from elsewhere.",
@@ -95,13 +95,13 @@ impl<D: Dial> Door<D> {
         }
         let signed_in = self.keys().cookies.is_good(head.fields, head.peer, Instant::now());
         if let Some(answer) = self.take_token(head, signed_in) {
-            return Judgement::Answer(answer);
+            return Judgement::answer(answer);
         }
         if !signed_in {
-            return Judgement::Answer(pages::sign_in());
+            return Judgement::answer(pages::sign_in());
         }
         if let Some(own) = head.path.strip_prefix(OWN) {
-            return Judgement::Answer(self.own(own, head));
+            return Judgement::answer(self.own(own, head));
         }
         self.by_phase(head)
     }
@@ -186,7 +186,7 @@ impl<D: Dial> Door<D> {
                 .get_all(header::ACCEPT)
                 .iter()
                 .any(|v| v.to_str().is_ok_and(|v| v.contains("text/html")));
-        Judgement::Answer(match &*self.phase.borrow() {
+        Judgement::answer(match &*self.phase.borrow() {
             Phase::Running => return Judgement::Pass,
             Phase::Starting if page => pages::starting(&self.options.name),
             Phase::Starting => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "the app is starting"),
@@ -198,7 +198,13 @@ impl<D: Dial> Door<D> {
 
 enum Judgement {
     Pass,
-    Answer(Response<Body>),
+    Answer(Box<Response<Body>>),
+}
+
+impl Judgement {
+    fn answer(answer: Response<Body>) -> Self {
+        Self::Answer(Box::new(answer))
+    }
 }
 
 impl<D: Dial> Admit for Door<D> {
@@ -207,7 +213,7 @@ impl<D: Dial> Admit for Door<D> {
     async fn admit<'r>(&self, head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, D> {
         match self.judge(head) {
             Judgement::Pass => Verdict::Forward(gate.open(&self.upstream).with(&self.hooks)),
-            Judgement::Answer(answer) => Verdict::Answer(answer),
+            Judgement::Answer(answer) => Verdict::Answer(*answer),
         }
     }
 }
