@@ -19,6 +19,7 @@ mod limits;
 mod listeners;
 mod pool;
 mod prefixes;
+mod straight;
 mod strict;
 mod tls;
 mod websocket;
