@@ -6,6 +6,8 @@ pub mod certificate;
 mod cookies;
 mod filter;
 mod follow;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod origin;
 mod pages;
 mod query;
