@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     body::RequestBody,
     fields,
     rewrite::Place,
-    upstream::{Connection, Source},
+    upstream::{Connection, Source, Unanswered},
 };
 
 /// Sends a request, whose fields were made the app's, and returns the answer, whose fields were made the client's.
@@ -56,27 +56,27 @@ async fn send<D: Dial>(
     request: Request<RequestBody>,
 ) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
     let (mut connection, source) = upstream.connection().await?;
-    let spare = (source == Source::Pool).then(|| spare(&request)).flatten();
+    let spare = (source == Source::Pool).then(|| Spare::of(&request)).flatten();
     let wait = upstream.limits().answer;
-    let mut error = match tokio::time::timeout(wait, connection.exchange(request)).await {
-        Err(_) => return Err(Failure::TimedOut),
-        Ok(Ok(answer)) => return Ok((connection, answer)),
-        Ok(Err(error)) => error,
+    let mut error = match connection.exchange(request, wait).await {
+        Ok(answer) => return Ok((connection, answer)),
+        Err(Unanswered::TimedOut) => return Err(Failure::TimedOut),
+        Err(Unanswered::Broken(error)) => error,
     };
     let unsent = error.take_message();
     let again = match (source, unsent) {
         (Source::Pool, Some(request)) => Some(request),
-        (Source::Pool, None) if !connection.has_answered() => spare,
+        (Source::Pool, None) if !connection.has_answered() => spare.and_then(Spare::into_request),
         _ => None,
     };
     let error = error.into_error();
     let Some(request) = again else { return Err(why(&error)) };
     tracing::debug!(%error, "a kept connection was dead; once more on a new one");
     let mut connection = upstream.fresh().await?;
-    match tokio::time::timeout(wait, connection.exchange(request)).await {
-        Err(_) => Err(Failure::TimedOut),
-        Ok(Ok(answer)) => Ok((connection, answer)),
-        Ok(Err(error)) => Err(why(&error.into_error())),
+    match connection.exchange(request, wait).await {
+        Ok(answer) => Ok((connection, answer)),
+        Err(Unanswered::TimedOut) => Err(Failure::TimedOut),
+        Err(Unanswered::Broken(error)) => Err(why(&error.into_error())),
     }
 }
 
@@ -85,16 +85,41 @@ fn why(error: &hyper::Error) -> Failure {
     if error.is_user() { Failure::BrokenRequest } else { Failure::BadAnswer }
 }
 
-/// A copy of a request that may be sent twice.
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.body().is_empty() || !request.method().is_idempotent() {
-        return None;
+/// A copy of a request that may be sent twice. It is seldom needed and always made, so its fields are kept as one text:
+/// a copy of the map would take as long as all that is done to it.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    /// `name:value` and LF for each field; neither can hold what ends it.
+    fields: Vec<u8>,
+}
+
+impl Spare {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        if !request.body().is_empty() || !request.method().is_idempotent() {
+            return None;
+        }
+        let mut fields = Vec::with_capacity(1024);
+        for (name, value) in request.headers() {
+            for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\n"] {
+                fields.extend_from_slice(part);
+            }
+        }
+        Some(Self { method: request.method().clone(), uri: request.uri().clone(), fields })
     }
-    let mut copy = Request::new(RequestBody::empty());
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    Some(copy)
+
+    fn into_request(self) -> Option<Request<RequestBody>> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        for line in self.fields.split_inclusive(|byte| *byte == b'\n') {
+            let colon = memchr::memchr(b':', line)?;
+            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+            let value = HeaderValue::from_bytes(&line[colon + 1..line.len() - 1]).ok()?;
+            request.headers_mut().append(name, value);
+        }
+        Some(request)
+    }
 }
 
 /// Refuses an answer that a neighbour could read otherwise (RFC 9112 §6.3). hyper takes the chunks where both lengths
@@ -140,6 +165,23 @@ pub(crate) fn request(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_sent_again_as_it_was() {
+        let request = || {
+            let fields = [("host", &b"a:1"[..]), ("x", b""), ("x", b"a: b"), ("y", b"\xff\t:")];
+            let mut request = Request::builder().method("DELETE").uri("/a?b=%0a");
+            for (name, value) in fields {
+                request = request.header(name, value);
+            }
+            request.body(RequestBody::empty()).unwrap()
+        };
+        let again = Spare::of(&request()).unwrap().into_request().unwrap();
+        assert_eq!((again.method(), again.uri()), (request().method(), request().uri()));
+        assert_eq!(again.headers(), request().headers());
+        let post = Request::post("/").body(RequestBody::empty()).unwrap();
+        assert!(Spare::of(&post).is_none());
+    }
 
     #[test]
     fn an_answer_has_one_length() {

@@ -29,7 +29,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::{Dial, Failure, Limits, body::RequestBody};
+use crate::{Dial, Failure, Limits, body::RequestBody, patience::Deadline};
 
 /// One app, and the idle connections to it. The one used last is used next, so that the others grow old and go.
 pub struct Upstream<D: Dial> {
@@ -107,7 +107,13 @@ impl<D: Dial> Upstream<D> {
             .handshake(TokioIo::new(metered))
             .await
             .map_err(|_| Failure::Unreachable)?;
-        Ok(Box::new(Connection { sender, meter, driver: Driver::Here(driver), home: Arc::downgrade(self) }))
+        Ok(Box::new(Connection {
+            sender,
+            meter,
+            driver: Driver::Here(driver),
+            deadline: Deadline::default(),
+            home: Arc::downgrade(self),
+        }))
     }
 
     /// A place for one more connection, unless the app has too many. An idle one gives way.
@@ -179,7 +185,16 @@ pub(crate) struct Connection<D: Dial> {
     sender: SendRequest<RequestBody>,
     driver: Driver<D::Stream>,
     meter: Arc<Meter>,
+    deadline: Deadline,
     home: Weak<Upstream<D>>,
+}
+
+/// Why there is no answer.
+pub(crate) enum Unanswered {
+    /// It did not come in time.
+    TimedOut,
+    /// The connection broke. The request is given back where none of it was sent.
+    Broken(Box<TrySendError<Request<RequestBody>>>),
 }
 
 type Http<S> = http1::Connection<TokioIo<Metered<S>>, RequestBody>;
@@ -233,7 +248,9 @@ impl<D: Dial> Connection<D> {
     pub(crate) async fn exchange(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        limit: Duration,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        self.deadline.set(limit);
         let has_body = !request.body().is_empty();
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
         if has_body && matches!(self.driver, Driver::Here(_)) {
@@ -248,7 +265,10 @@ impl<D: Dial> Connection<D> {
         }
         std::future::poll_fn(|cx| {
             self.drive(cx);
-            answer.as_mut().poll(&mut self.context(cx))
+            if let Poll::Ready(answer) = answer.as_mut().poll(&mut self.context(cx)) {
+                return Poll::Ready(answer.map_err(|error| Unanswered::Broken(Box::new(error))));
+            }
+            self.deadline.poll_passed(cx).map(|()| Err(Unanswered::TimedOut))
         })
         .await
     }

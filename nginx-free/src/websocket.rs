@@ -9,8 +9,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use crate::{
-    Body, Dial, Failure, Upstream, body::RequestBody, fields, forward, forward::Way, tunnel::AppSide,
-    upstream::Connection,
+    Body, Dial, Failure, Upstream,
+    body::RequestBody,
+    fields, forward,
+    forward::Way,
+    tunnel::AppSide,
+    upstream::{Connection, Unanswered},
 };
 
 /// What the client gets, and the app's side of the tunnel, where there is to be one.
@@ -51,14 +55,14 @@ pub(crate) async fn open<D: Dial>(
     let request = forward::request(Method::GET, uri, sent, RequestBody::empty());
 
     let mut connection = upstream.fresh().await?;
-    let answer = tokio::time::timeout(upstream.limits().answer, connection.exchange(request))
-        .await
-        .map_err(|_| Failure::TimedOut)?
-        .map_err(|error| {
+    let answer = connection.exchange(request, upstream.limits().answer).await.map_err(|why| match why {
+        Unanswered::TimedOut => Failure::TimedOut,
+        Unanswered::Broken(error) => {
             let error = error.into_error();
             tracing::debug!(%error, "no answer of the app to a WebSocket");
             Failure::BadAnswer
-        })?;
+        }
+    })?;
     connection.head_came();
 
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
