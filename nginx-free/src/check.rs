@@ -3,10 +3,10 @@
 //! What hyper
 //! repairs before a service can see it is found by `wire`.
 
-use http::{HeaderName, Method, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request};
 use hyper::ext::Protocol;
 
-use crate::{Host, Kind, fields, fields::Scheme, path};
+use crate::{Host, Kind, fields, fields::Scheme, host::HostText, path};
 
 /// Why a request is refused before anybody judges it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,41 +59,97 @@ impl Refusal {
 /// What was read of a request that kept the rules.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    pub(crate) host: String,
+    pub(crate) host: HostText,
     pub(crate) kind: Kind,
-    /// The fields that the client's `Connection` names.
-    pub(crate) named: Vec<HeaderName>,
+    /// The fields that end here.
+    pub(crate) ending: Vec<HeaderName>,
 }
 
 /// Reads a request's head, or says which rule it breaks.
 pub(crate) fn check(head: &request::Parts, scheme: Scheme, segments: usize) -> Result<Checked, Refusal> {
-    let host = host(head, scheme)?;
-    let kind = kind(head)?;
-    framing(head)?;
+    let seen = Seen::of(&head.headers);
+    let host = host(head, &seen, scheme)?;
+    let kind = kind(head, &seen)?;
+    framing(&seen)?;
     if !path::is_plain(head.uri.path(), segments) {
         return Err(Refusal::BadPath);
     }
     if head.uri.query().is_some_and(|query| !query.bytes().all(|b| b.is_ascii_graphic())) {
         return Err(Refusal::BadTarget);
     }
-    let expect = head.headers.get_all(header::EXPECT);
-    if expect.iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    if seen.expects_more {
         return Err(Refusal::BadExpectation);
     }
-    let named = fields::named_by_connection(&head.headers).map_err(|_| Refusal::BadConnection)?;
-    Ok(Checked { host, kind, named })
+    let mut ending = seen.ending;
+    if seen.connection {
+        ending.extend(fields::named_by_connection(&head.headers).map_err(|_| Refusal::BadConnection)?);
+    }
+    Ok(Checked { host, kind, ending })
+}
+
+/// The fields that the rules are about, found in one pass: to ask the map for each takes longer than the rules do.
+#[derive(Default)]
+struct Seen<'h> {
+    host: Times<'h>,
+    encoding: Times<'h>,
+    length: Times<'h>,
+    upgrade: Times<'h>,
+    connection: bool,
+    /// There is another expectation than `100-continue`.
+    expects_more: bool,
+    /// The names of the fields that are not for the app.
+    ending: Vec<HeaderName>,
+}
+
+/// How often a field is there.
+#[derive(Clone, Copy, Default)]
+enum Times<'h> {
+    #[default]
+    Never,
+    Once(&'h HeaderValue),
+    Often,
+}
+
+impl<'h> Times<'h> {
+    fn see(&mut self, value: &'h HeaderValue) {
+        *self = match self {
+            Self::Never => Self::Once(value),
+            Self::Once(_) | Self::Often => Self::Often,
+        };
+    }
+
+    fn is_there(self) -> bool {
+        !matches!(self, Self::Never)
+    }
+}
+
+impl<'h> Seen<'h> {
+    fn of(fields: &'h HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in fields {
+            match name.as_str() {
+                "host" => seen.host.see(value),
+                "transfer-encoding" => seen.encoding.see(value),
+                "content-length" => seen.length.see(value),
+                "upgrade" => seen.upgrade.see(value),
+                "connection" => seen.connection = true,
+                "expect" => seen.expects_more |= !value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+                _ => {}
+            }
+            if fields::ends_here(name.as_str()) {
+                seen.ending.push(name.clone());
+            }
+        }
+        seen
+    }
 }
 
 /// RFC 9112 §3.2, RFC 9113 §8.3.1: one host, said once or twice alike.
-fn host(head: &request::Parts, scheme: Scheme) -> Result<String, Refusal> {
-    let mut lines = head.headers.get_all(header::HOST).iter();
-    let line = lines.next();
-    if lines.next().is_some() {
-        return Err(Refusal::TwoHosts);
-    }
-    let line = match line {
-        Some(value) => Some(value.to_str().ok().and_then(Host::parse).ok_or(Refusal::BadHost)?),
-        None => None,
+fn host(head: &request::Parts, seen: &Seen<'_>, scheme: Scheme) -> Result<HostText, Refusal> {
+    let line = match seen.host {
+        Times::Often => return Err(Refusal::TwoHosts),
+        Times::Once(value) => Some(value.to_str().ok().and_then(Host::parse).ok_or(Refusal::BadHost)?),
+        Times::Never => None,
     };
     let target = match head.uri.authority() {
         Some(authority) => Some(Host::parse(authority.as_str()).ok_or(Refusal::BadTarget)?),
@@ -104,35 +160,33 @@ fn host(head: &request::Parts, scheme: Scheme) -> Result<String, Refusal> {
     }
     let version_2 = head.version == Version::HTTP_2;
     match (line, target) {
-        (Some(line), Some(target)) if line.same_as(&target, scheme.port()) => Ok(target.as_str().to_owned()),
+        (Some(line), Some(target)) if line.same_as(&target, scheme.port()) => Ok(target.into()),
         (Some(_), Some(_)) => Err(Refusal::HostContradicted),
-        (Some(line), None) => Ok(line.as_str().to_owned()),
-        (None, Some(target)) if version_2 => Ok(target.as_str().to_owned()),
+        (Some(line), None) => Ok(line.into()),
+        (None, Some(target)) if version_2 => Ok(target.into()),
         (None, _) => Err(Refusal::NoHost),
     }
 }
 
 /// RFC 9112 §6: how the body's length is said.
-fn framing(head: &request::Parts) -> Result<(), Refusal> {
-    let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    let (encoding, length) = (encodings.next(), lengths.next());
-    if encoding.is_some() && length.is_some() {
+fn framing(seen: &Seen<'_>) -> Result<(), Refusal> {
+    if seen.encoding.is_there() && seen.length.is_there() {
         return Err(Refusal::LengthAndEncoding);
     }
-    if encodings.next().is_some() || encoding.is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Err(Refusal::BadEncoding);
+    match seen.encoding {
+        Times::Never => {}
+        Times::Once(value) if value.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        Times::Once(_) | Times::Often => return Err(Refusal::BadEncoding),
     }
-    let digits = |v: &http::HeaderValue| !v.is_empty() && v.as_bytes().iter().all(u8::is_ascii_digit);
-    if lengths.next().is_some() || length.is_some_and(|v| !digits(v)) {
-        return Err(Refusal::BadLength);
+    match seen.length {
+        Times::Never => Ok(()),
+        Times::Once(value) if !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit) => Ok(()),
+        Times::Once(_) | Times::Often => Err(Refusal::BadLength),
     }
-    Ok(())
 }
 
 /// Plain or WebSocket; nothing else is served: no tunnel, no h2c, no other upgrade.
-fn kind(head: &request::Parts) -> Result<Kind, Refusal> {
+fn kind(head: &request::Parts, seen: &Seen<'_>) -> Result<Kind, Refusal> {
     let fields = &head.headers;
     match head.method {
         // RFC 8441 §4.
@@ -149,16 +203,14 @@ fn kind(head: &request::Parts) -> Result<Kind, Refusal> {
         Method::OPTIONS if head.uri.path() == "*" => return Err(Refusal::BadMethod),
         _ => {}
     }
-    let asks = fields::has_token(fields, &header::CONNECTION, "upgrade");
-    if !fields.contains_key(header::UPGRADE) {
-        return if asks { Err(Refusal::BadUpgrade) } else { Ok(Kind::Plain) };
-    }
+    let asks = seen.connection && fields::has_token(fields, &header::CONNECTION, "upgrade");
     // RFC 6455 §4.2.1.
-    let protocol = one(head, &header::UPGRADE).ok_or(Refusal::BadUpgrade)?;
-    if !protocol.eq_ignore_ascii_case(b"websocket") || !asks {
-        return Err(Refusal::BadUpgrade);
+    match seen.upgrade {
+        Times::Never if !asks => return Ok(Kind::Plain),
+        Times::Once(protocol) if asks && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {}
+        _ => return Err(Refusal::BadUpgrade),
     }
-    let has_body = fields.contains_key(header::TRANSFER_ENCODING)
+    let has_body = seen.encoding.is_there()
         || fields.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
     if head.method != Method::GET || head.version != Version::HTTP_11 || has_body {
         return Err(Refusal::BadHandshake);
@@ -190,7 +242,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        check(&head, Scheme::Https, 1).map(|checked| (checked.host, checked.kind))
+        check(&head, Scheme::Https, 1).map(|checked| (checked.host.host().as_str().to_owned(), checked.kind))
     }
 
     #[test]

@@ -61,27 +61,29 @@ impl Scheme {
 
 /// Fields of one connection only (RFC 9110 §7.6.1, with RFC 9113 §8.2.2 and what RFC 7540 called `HTTP2-Settings`).
 fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-    )
+    begins(name, b"ckpthu")
+        && matches!(
+            name,
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "proxy-authentication-info"
+                | "te"
+                | "transfer-encoding"
+                | "upgrade"
+                | "http2-settings"
+        )
 }
 
 /// Fields by which proxies tell apps of the client. Only ours may arrive.
 fn is_forwarding(name: &str) -> bool {
-    name.starts_with("x-forwarded")
-        || matches!(
-            name,
-            "forwarded"
+    begins(name, b"xfrtcp")
+        && (name.starts_with("x-forwarded")
+            || matches!(
+                name,
+                "forwarded"
                 | "x-real-ip"
                 | "x-client-ip"
                 | "x-cluster-client-ip"
@@ -104,11 +106,16 @@ fn is_forwarding(name: &str) -> bool {
                 | "front-end-https"
                 // Becomes HTTP_PROXY in the environment of a CGI program ("httpoxy").
                 | "proxy"
-        )
+            ))
+}
+
+/// Whether a name begins with one of these letters: nearly all that are asked about do not, and go no further.
+fn begins(name: &str, letters: &[u8]) -> bool {
+    name.as_bytes().first().is_some_and(|first| letters.contains(first))
 }
 
 /// Whether a client's field ends here: of this connection, ours to set, or the twin of one of these.
-fn ends_here(name: &str) -> bool {
+pub(crate) fn ends_here(name: &str) -> bool {
     if name.contains('_') {
         let plain = name.replace('_', "-");
         return is_hop_by_hop(&plain) || is_forwarding(&plain) || TWINNED.contains(&plain.as_str());
@@ -197,12 +204,8 @@ impl Word {
 
 /// Takes out of a request what ends here, and tells the app where the request came in; `stripped` is the prefix that is
 /// taken off.
-pub(crate) fn to_app(fields: &mut HeaderMap, named: &[HeaderName], word: &Word, stripped: Option<&Prefix>) {
-    // Most requests have one such field, `Connection`, or none.
-    while let Some(name) = fields.keys().find(|name| ends_here(name.as_str())).cloned() {
-        fields.remove(&name);
-    }
-    for name in named {
+pub(crate) fn to_app(fields: &mut HeaderMap, ending: &[HeaderName], word: &Word, stripped: Option<&Prefix>) {
+    for name in ending {
         fields.remove(name);
     }
     for (name, value) in word.fields.iter().flatten() {
@@ -269,10 +272,11 @@ mod tests {
             ("accept", "*/*"),
             ("host", "h:1"),
         ]);
-        let named = named_by_connection(&fields).unwrap();
+        let mut ending = named_by_connection(&fields).unwrap();
+        ending.extend(fields.keys().filter(|name| ends_here(name.as_str())).cloned());
         let peer = Peer::tcp("[2001:db8::1]:5".parse().unwrap());
         let host = Host::parse("node:3011").unwrap();
-        to_app(&mut fields, &named, &Word::new(&peer, host, Scheme::Https), None);
+        to_app(&mut fields, &ending, &Word::new(&peer, host, Scheme::Https), None);
         let mut left: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         left.sort();
@@ -290,6 +294,22 @@ mod tests {
                 "x-real-ip: 2001:db8::1",
             ]
         );
+    }
+
+    #[test]
+    fn no_name_is_passed_over_for_its_first_letter() {
+        for name in ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"] {
+            assert!(ends_here(name), "{name}");
+        }
+        for name in ["x-host", "forwarded", "remote-user", "true-client-ip", "cf-connecting-ip", "proxy"] {
+            assert!(ends_here(name), "{name}");
+        }
+        for name in
+            ["front-end-https", "x_scheme", "transfer-encoding", "expect", "trailer", "sec_websocket_key"]
+        {
+            assert!(ends_here(name), "{name}");
+        }
+        assert!(!ends_here("accept") && !ends_here("content-type") && !ends_here("") && !ends_here("x_y"));
     }
 
     #[test]

@@ -22,8 +22,9 @@ pub fn to_app(
     tls: bool,
     stripped: Option<&Prefix>,
 ) -> bool {
-    let Ok(named) = fields::named_by_connection(fields) else { return false };
-    fields::to_app(fields, &named, &Word::new(peer, host, scheme(tls)), stripped);
+    let Ok(mut ending) = fields::named_by_connection(fields) else { return false };
+    ending.extend(fields.keys().filter(|name| fields::ends_here(name.as_str())).cloned());
+    fields::to_app(fields, &ending, &Word::new(peer, host, scheme(tls)), stripped);
     true
 }
 

@@ -68,6 +68,27 @@ impl<'h> Host<'h> {
     }
 }
 
+/// A host that owns its text, so that what it was read from can be changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HostText {
+    text: Box<str>,
+    name_length: usize,
+    port: Option<u16>,
+}
+
+impl HostText {
+    /// The same, parsed already.
+    pub(crate) fn host(&self) -> Host<'_> {
+        Host { text: &self.text, name: &self.text[..self.name_length], port: self.port }
+    }
+}
+
+impl From<Host<'_>> for HostText {
+    fn from(host: Host<'_>) -> Self {
+        Self { text: host.text.into(), name_length: host.name.len(), port: host.port }
+    }
+}
+
 /// Whether browsers take a name for an IPv4 address, or for a broken one (WHATWG URL, "ends in a number"): `0x7f.1` is
 /// 127.0.0.1 to them.
 fn ends_in_a_number(name: &str) -> bool {
@@ -97,6 +118,10 @@ mod tests {
         assert_eq!(Host::parse("127.0.0.1").unwrap().ip(), Some("127.0.0.1".parse().unwrap()));
         assert!(Host::parse("a").unwrap().same_as(&Host::parse("A:443").unwrap(), 443));
         assert!(!Host::parse("a").unwrap().same_as(&Host::parse("a:444").unwrap(), 443));
+        for text in ["a", "a:1", "[::1]", "[::1]:8443"] {
+            let host = Host::parse(text).unwrap();
+            assert_eq!(HostText::from(host).host(), host);
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) struct Entry {
     begun: Instant,
     answered: Option<Duration>,
     sent: u64,
-    received: Arc<AtomicU64>,
+    received: Option<Arc<AtomicU64>>,
     end: &'static str,
 }
 
@@ -55,18 +55,17 @@ impl Entry {
         let begun = Instant::now();
         metrics.touch(begun);
         let id = metrics.requests.fetch_add(1, Ordering::Relaxed);
-        let (status, received) = (StatusCode::OK, Arc::default());
         Self {
             turn,
             id,
             app: None,
             method,
             uri,
-            status,
+            status: StatusCode::OK,
             begun,
             answered: None,
             sent: 0,
-            received,
+            received: None,
             end: "done",
         }
     }
@@ -82,8 +81,8 @@ impl Entry {
     }
 
     /// Where the bytes of the request's body are counted.
-    pub(crate) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    pub(crate) fn received(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.received.get_or_insert_default())
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {
@@ -92,7 +91,7 @@ impl Entry {
 
     /// The bytes of a tunnel, at its end.
     pub(crate) fn tunnelled(&mut self, received: u64, sent: u64) {
-        self.received.store(received, Ordering::Relaxed);
+        self.received().store(received, Ordering::Relaxed);
         self.sent = sent;
     }
 
@@ -104,7 +103,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let (metrics, took) = (self.turn.metrics(), self.begun.elapsed());
-        let received = self.received.load(Ordering::Relaxed);
+        let received = self.received.as_ref().map_or(0, |received| received.load(Ordering::Relaxed));
         metrics.answered(self.status, took, self.sent);
         add(&metrics.received, received);
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);

@@ -134,9 +134,7 @@ impl<A: Admit> Service<A> {
                 return Outcome::Answer(last(plain(refusal.status(), &refusal.to_string())));
             }
         };
-        let Some(host) = Host::parse(&checked.host) else {
-            return Outcome::Answer(last(plain(StatusCode::BAD_REQUEST, "the Host is not valid")));
-        };
+        let host = checked.host.host();
         let mark = RequestMark;
         let head = Head {
             method: if checked.kind == Kind::WebSocket { &http::Method::GET } else { &parts.method },
@@ -154,13 +152,12 @@ impl<A: Admit> Service<A> {
         };
         entry.goes_to(admission.upstream.name());
 
-        let wants_page = checked.kind == Kind::Plain
-            && parts.headers.get(header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/html"));
+        let accepted = parts.headers.get(header::ACCEPT).cloned();
         if checked.kind == Kind::WebSocket && !admission.any_origin && !self.is_own_page(&parts, host) {
             return Outcome::Answer(last(plain(StatusCode::FORBIDDEN, "this page is of another origin")));
         }
         let prefix = admission.prefix.clone();
-        let asked = parts.uri.path().to_owned();
+        let asked = prefix.as_ref().map(|_| parts.uri.path().to_owned()).unwrap_or_default();
         let place =
             prefix.as_deref().map(|prefix| Place { prefix, host, scheme: self.scheme, asked: &asked });
         if let Some(prefix) = &prefix {
@@ -178,10 +175,10 @@ impl<A: Admit> Service<A> {
         let stripped = prefix.as_deref().filter(|prefix| prefix.is_added());
         let word = self.word.get_or_init(|| Word::new(&self.peer, host, self.scheme));
         if word.is_of(host) {
-            fields::to_app(&mut parts.headers, &checked.named, word, stripped);
+            fields::to_app(&mut parts.headers, &checked.ending, word, stripped);
         } else {
             let word = Word::new(&self.peer, host, self.scheme);
-            fields::to_app(&mut parts.headers, &checked.named, &word, stripped);
+            fields::to_app(&mut parts.headers, &checked.ending, &word, stripped);
         }
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
         cookies::cut(&mut parts.headers, |name| hides.is_some_and(|hides| hides(name)));
@@ -201,7 +198,10 @@ impl<A: Admit> Service<A> {
                 let took = entry.answered();
                 let mut answer = match sent {
                     Ok(answer) => answer,
-                    Err(failure) => self.failed(&admission, failure, wants_page),
+                    Err(failure) => {
+                        let wants_page = accepted.is_some_and(|v| contains(v.as_bytes(), b"text/html"));
+                        self.failed(&admission, failure, wants_page)
+                    }
                 };
                 if self.shared.server_timing {
                     say_timing(&mut answer, took);
