@@ -181,7 +181,8 @@ async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(
             TokioIo::new(io),
-            service_fn(move |request| Arc::clone(&answering).answer(request)),
+            // hyper and the executor hand a stream on some twenty times before it is first polled: as a box.
+            service_fn(move |request| Box::pin(Arc::clone(&answering).answer(request))),
         );
     let mut connection = pin!(connection);
     let ended = tokio::select! {

@@ -1,6 +1,6 @@
 //! A plain request on its way to the app, and the answer on its way back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -72,6 +72,14 @@ async fn send<D: Dial>(
     let error = error.into_error();
     let Some(request) = again else { return Err(why(&error)) };
     tracing::debug!(%error, "a kept connection was dead; once more on a new one");
+    Box::pin(once_more(upstream, request, wait)).await
+}
+
+async fn once_more<D: Dial>(
+    upstream: &Arc<Upstream<D>>,
+    request: Request<RequestBody>,
+    wait: Duration,
+) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
     let mut connection = upstream.fresh().await?;
     match connection.exchange(request, wait).await {
         Ok(answer) => Ok((connection, answer)),

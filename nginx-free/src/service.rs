@@ -185,7 +185,8 @@ impl<A: Admit> Service<A> {
 
         match (checked.kind, client_side) {
             (Kind::WebSocket, Some(client_side)) => {
-                self.socket(parts, &admission, &way, client_side, entry).await
+                // Boxed, as all that is seldom done: what a request may become takes room in every request.
+                Box::pin(self.socket(parts, &admission, &way, client_side, entry)).await
             }
             (Kind::WebSocket, None) => {
                 Outcome::Answer(self.failed(&admission, Failure::BrokenRequest, false))

@@ -80,7 +80,7 @@ impl<D: Dial> Upstream<D> {
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<(Box<Connection<D>>, Source), Failure> {
         match std::future::poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await {
             Some(connection) => Ok((connection, Source::Pool)),
-            None => Ok((self.fresh().await?, Source::Fresh)),
+            None => Ok((Box::pin(self.fresh()).await?, Source::Fresh)),
         }
     }
 
