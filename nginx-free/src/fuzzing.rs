@@ -7,7 +7,7 @@ use crate::{
     Host, Peer, Prefix, cookies, fields,
     fields::{Scheme, Word},
     rewrite,
-    wire::{Place, Scanner},
+    scan::{Place, Scanner},
 };
 
 fn scheme(tls: bool) -> Scheme {

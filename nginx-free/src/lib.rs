@@ -78,6 +78,7 @@ mod prefix;
 mod proxy;
 mod rewrite;
 mod room;
+mod scan;
 mod serve;
 mod service;
 mod stall;
