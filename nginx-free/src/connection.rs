@@ -24,11 +24,12 @@ use crate::{
     fields::Scheme,
     io::{ClientIo, Socket},
     metrics::add,
+    patience::Deadline,
     proxy::Shared,
     room::{Exit, Seat},
     service::{Run, Service, busy, last},
     stall::Streams,
-    wire::{Note, Wire},
+    wire::Hold,
 };
 
 /// Serves one connection to its end.
@@ -43,17 +44,18 @@ pub(crate) async fn serve<A: Admit>(
     let limits = shared.room.limits.clone();
     let (io, scheme) = match tls {
         None => (ClientIo::Plain(socket), Scheme::Http),
-        Some(config) => match handshake(config, socket, &run, limits.handshake).await {
+        Some(config) => match Box::pin(handshake(config, socket, &run, limits.handshake)).await {
             Some(io) => (io, Scheme::Https),
             None => return add(&seat.metrics().handshakes_failed, 1),
         },
     };
-    let service =
-        Arc::new(Service { shared, seat, peer, scheme, run, word: OnceLock::new(), note: Note::default() });
+    let serving = |hold| Arc::new(Service { shared, seat, peer, scheme, run, word: OnceLock::new(), hold });
     if io.speaks_http2() {
-        http2(io, &service, &limits).await;
+        // Boxed, so that it takes no room in connections that do not speak it.
+        Box::pin(http2(io, &serving(None), &limits)).await;
     } else {
-        http1(io, &service, &limits).await;
+        let hold = Hold::new(io);
+        http1(hold.clone(), &serving(Some(hold)), &limits).await;
     }
 }
 
@@ -116,9 +118,42 @@ async fn handshake(
     }
 }
 
-async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {
+/// A connection that says nothing for so long after an answer is served without hyper until it does: hyper's two
+/// buffers are most of what an idle connection takes. To make hyper anew takes some microseconds.
+const LULL: Duration = Duration::from_millis(250);
+
+/// Serves requests as they come, and waits in between.
+async fn http1<A: Admit>(hold: Hold<ClientIo>, service: &Arc<Service<A>>, limits: &Limits) {
+    loop {
+        match requests(&hold, service, limits).await {
+            Pause::Lull => {}
+            Pause::Ended(Ok(())) => return,
+            Pause::Ended(Err(error)) => {
+                return tracing::debug!(%error, peer = %service.peer, "a client's connection broke off");
+            }
+        }
+        let arrival = tokio::time::timeout(limits.head, poll_fn(|cx| hold.poll_arrival(cx)));
+        let arrived = tokio::select! {
+            arrived = arrival => matches!(arrived, Ok(Ok(true))),
+            () = service.run.ended() => false,
+        };
+        if !arrived {
+            let goodbye = poll_fn(|cx| hold.poll_shutdown(cx));
+            drop(tokio::time::timeout(limits.leave, goodbye).await);
+            return;
+        }
+    }
+}
+
+/// Why hyper is not needed any more.
+enum Pause {
+    Ended(hyper::Result<()>),
+    Lull,
+}
+
+/// Serves requests until the connection ends, or none comes for a while.
+async fn requests<A: Admit>(hold: &Hold<ClientIo>, service: &Arc<Service<A>>, limits: &Limits) -> Pause {
     let answering = Arc::clone(service);
-    let wire = Wire::new(io, Arc::clone(&service.note));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -127,33 +162,49 @@ async fn http1<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
         .max_buf_size(limits.buffer.max(8192))
         .half_close(false)
         .serve_connection(
-            TokioIo::new(wire),
+            TokioIo::new(hold.wire()),
             service_fn(move |request| Arc::clone(&answering).answer(request)),
         )
         .with_upgrades();
     let mut connection = pin!(connection);
-    let ended = match unless_closing(connection.as_mut(), &service.run).await {
-        Some(ended) => ended,
+    match until_lull(connection.as_mut(), hold, service).await {
+        Some(pause) => pause,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            Pause::Ended(connection.await)
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, peer = %service.peer, "a client's connection broke off");
     }
 }
 
-/// Runs a connection to its end; `None` when the run is to end before that. Whether it is, is asked for once: to listen
-/// anew at each poll would cost as much as the poll.
-async fn unless_closing<C: Future>(mut connection: Pin<&mut C>, run: &Run) -> Option<C::Output> {
-    let mut closing = pin!(run.ended());
+/// Runs a connection to its end, or to a lull after an answer; `None` when the run is to end before that. Whether it is,
+/// is asked for once: to listen anew at each poll would cost as much as the poll.
+async fn until_lull<C, A>(
+    mut connection: Pin<&mut C>,
+    hold: &Hold<ClientIo>,
+    service: &Service<A>,
+) -> Option<Pause>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut closing = pin!(service.run.ended());
     let mut listening = false;
+    let (mut seen, _) = service.seat.turns();
+    let mut lull = Deadline::default();
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(Some(ended));
+            return Poll::Ready(Some(Pause::Ended(ended)));
         }
-        if listening && !run.has_news() {
+        let (begun, open) = service.seat.turns();
+        if open == 0 && begun > 0 && hold.is_between(begun) {
+            if begun != seen {
+                seen = begun;
+                lull.set(LULL);
+            }
+            if lull.poll_passed(cx).is_ready() {
+                return Poll::Ready(Some(Pause::Lull));
+            }
+        }
+        if listening && !service.run.has_news() {
             return Poll::Pending;
         }
         listening = true;

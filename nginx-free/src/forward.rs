@@ -11,6 +11,7 @@ use crate::{
     fields,
     rewrite::Place,
     upstream::{Connection, Source, Unanswered},
+    wire::Hold,
 };
 
 /// Sends a request, whose fields were made the app's, and returns the answer, whose fields were made the client's.
@@ -168,6 +169,30 @@ pub(crate) fn request(
     *request.uri_mut() = to_origin_form(uri);
     *request.headers_mut() = fields;
     request
+}
+
+/// Passes interim answers of the app on as they come (RFC 9110 §15.2), but for 100, which is answered here, and 101.
+pub(crate) fn pass_on_interim<S: Send + 'static>(request: &mut Request<RequestBody>, client: Hold<S>) {
+    hyper::ext::on_informational(request, move |answer| {
+        if !matches!(answer.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+            client.say_meanwhile(&interim_head(answer.status(), answer.headers()));
+        }
+    });
+}
+
+/// The head of an interim answer. Of its fields `Link` alone is kept, which is what it is for (RFC 8297): all else would
+/// have to be judged as in the answer itself.
+fn interim_head(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
+    // RFC 9112 §4: the space stays where there is no reason.
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+    for value in fields.get_all(header::LINK) {
+        head.extend_from_slice(b"link: ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(crate) struct Scanner {
     pub(crate) place: Place,
     line: Line,
     head: HeadSoFar,
+    /// Heads that came.
+    heads: usize,
 }
 
 #[derive(Default, PartialEq, Eq, Debug)]
@@ -45,6 +47,11 @@ struct HeadSoFar {
 }
 
 impl Scanner {
+    /// Whether so many requests came, and not one byte of another.
+    pub(crate) fn is_before_head(&self, heads: usize) -> bool {
+        self.place == Place::Request && self.line.length == 0 && self.heads == heads
+    }
+
     pub(crate) fn scan(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
             match &mut self.place {
@@ -83,7 +90,10 @@ impl Scanner {
         match (line.length, &self.place) {
             // RFC 9112 §2.2: an empty line before a request is skipped.
             (0, Place::Request) => {}
-            (0, _) => self.place = std::mem::take(&mut self.head).end()?,
+            (0, _) => {
+                self.heads += 1;
+                self.place = std::mem::take(&mut self.head).end()?;
+            }
             (_, Place::Request) => self.place = Place::Fields,
             _ => self.head.field(&line)?,
         }

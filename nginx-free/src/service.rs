@@ -18,6 +18,7 @@ use crate::{
     fields::{Scheme, Word},
     forward,
     forward::Way,
+    io::ClientIo,
     log::Entry,
     metrics::{Counted, add},
     proxy::Shared,
@@ -25,7 +26,7 @@ use crate::{
     room::Seat,
     tunnel::{self, AppSide, Carried},
     websocket,
-    wire::Note,
+    wire::Hold,
 };
 
 /// One client connection's share in the proxy.
@@ -37,8 +38,8 @@ pub(crate) struct Service<A> {
     pub(crate) run: Run,
     /// What apps are told of the client, and of the host that its first request was for.
     pub(crate) word: OnceLock<Word>,
-    /// What the client was found to do on the wire.
-    pub(crate) note: Note,
+    /// The connection itself, where it speaks HTTP/1.1.
+    pub(crate) hold: Option<Hold<ClientIo>>,
 }
 
 /// What ties a connection and its tunnels to the run of the listener they came through.
@@ -123,8 +124,8 @@ impl<A: Admit> Service<A> {
         let is_last = parts.headers.contains_key(header::UPGRADE)
             || parts.headers.contains_key(header::TRANSFER_ENCODING);
         let limits = &self.shared.room.limits;
-        let checked = match self.note.get() {
-            Some(refusal) => Err(*refusal),
+        let checked = match self.hold.as_ref().and_then(Hold::refusal) {
+            Some(refusal) => Err(refusal),
             None => check::check(&parts, self.scheme, limits.routed_segments),
         };
         let checked = match checked {
@@ -194,7 +195,11 @@ impl<A: Admit> Service<A> {
             (Kind::Plain, _) => {
                 let body = RequestBody::new(body, limits.body_stall, || entry.received());
                 body.frame(&mut parts.headers);
-                let request = forward::request(parts.method, parts.uri, parts.headers, body);
+                let mut request = forward::request(parts.method, parts.uri, parts.headers, body);
+                // RFC 9110 §15.2: none for HTTP/1.0. h2 0.4 sends none at all.
+                if let Some(hold) = self.hold.as_ref().filter(|_| parts.version == Version::HTTP_11) {
+                    forward::pass_on_interim(&mut request, hold.clone());
+                }
                 let sent = forward::forward(&admission.upstream, &way, request).await;
                 let took = entry.answered();
                 let mut answer = match sent {

@@ -47,7 +47,7 @@ where
     // HTTP/1.1 is left behind here; a stream of HTTP/2 stays one.
     match upgraded.downcast::<TokioIo<Wire<ClientIo>>>() {
         Ok(parts) => {
-            let client = parts.io.into_inner().into_stream();
+            let client = parts.io.into_inner().into_stream().ok_or(io::ErrorKind::NotConnected)?;
             relay(client, parts.read_buf, app, carried).await
         }
         Err(upgraded) => relay(http2_stream(upgraded), Bytes::new(), app, carried).await,

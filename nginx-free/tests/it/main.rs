@@ -1,4 +1,5 @@
-//! The proxy from outside: real sockets on port 0, raw bytes where a library would be too polite, no sleeps.
+//! The proxy from outside: real sockets on port 0, raw bytes where a library would be too polite, and no sleep
+//! but where the time itself is what is tested.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,6 +18,7 @@ mod http1;
 mod http2;
 mod limits;
 mod listeners;
+mod pauses;
 mod pool;
 mod prefixes;
 mod straight;
