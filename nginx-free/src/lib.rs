@@ -34,13 +34,10 @@
 //!
 //! # How a request goes
 //! 1. The raw head is looked at before hyper repairs it, then hyper parses it, then the rules that hyper does not keep
-//!    are
-//!    applied: one valid `Host`, one framing, a path that everybody reads alike ([`path`]), no tunnel and no upgrade
-//!    but to a WebSocket.
-//!    What breaks a rule gets 400, 417, 426, 431 or 501, and is the last on its connection.
+//!    are applied: one valid `Host`, one framing, a path that everybody reads alike ([`path`]), no tunnel and no upgrade
+//!    but to a WebSocket. What breaks a rule gets 400, 417, 426, 431 or 501, and is the last on its connection.
 //! 2. [`Admit::admit`] judges it, once, before HTTP and WebSocket part ways. To forward it takes an [`Admission`],
-//!    which only the
-//!    [`Gate`] of this very request yields.
+//!    which only the [`Gate`] of this very request yields.
 //! 3. Hop-by-hop fields are taken out (RFC 9110 §7.6.1), and what a client says of forwarding is replaced by what is
 //!    so; hidden cookies are cut out.
 //! 4. A kept connection to the app is used, or a new one is made by [`Dial`]. Bodies stream both ways, at the pace of
@@ -49,10 +46,9 @@
 //!    has ended.
 //!
 //! # What differs from a straight connection
-//! Interim answers (1xx) of the app end here: hyper's server cannot send them. `Expect: 100-continue` is answered when
-//! the app's side wants the body. A
-//! client's trailers are dropped, and reason phrases are the standard ones. Requests with chunks over HTTP/1.1 are the
-//! last on their connection.
+//! Interim answers (1xx) of the app reach clients of HTTP/1.1 alone, and of their fields only `Link`: h2's server cannot
+//! send them. `Expect: 100-continue` is answered when the app's side wants the body. A client's trailers are dropped, and
+//! reason phrases are the standard ones. Requests with chunks over HTTP/1.1 are the last on their connection.
 #![forbid(unsafe_code)]
 
 mod admit;
