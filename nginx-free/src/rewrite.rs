@@ -199,9 +199,9 @@ impl Place<'_> {
             }
             _ => return None,
         };
-        // What climbs out is no scope of the app's.
-        let climbs =
-            out.split('/').any(|segment| is_dots(segment.as_bytes(), 2)) || out.contains(['\\', '\t']);
+        // What climbs out is no scope of the app's. A browser looks at the path alone.
+        let path = until(out.as_bytes(), b"?#");
+        let climbs = path.split(is_slash).any(|segment| is_dots(segment, 2)) || out.contains(['\\', '\t']);
         HeaderValue::from_str(&out).ok().filter(|_| !climbs)
     }
 }
@@ -406,11 +406,22 @@ mod tests {
         let stripped = Prefix::stripped("/pod/3").unwrap();
         assert_eq!(scope(&stripped, "/").as_deref(), Some("/pod/3/"));
         assert_eq!(scope(&stripped, "/pod/3").as_deref(), Some("/pod/3/"), "and not /pod/30");
-        for outside in ["/..", "/.\t./", "//", "https://node.example:3011/", "/%2e%2E/", "../", "/\\.."] {
+        for outside in [
+            "/..",
+            "/.\t./",
+            "//",
+            "https://node.example:3011/",
+            "/%2e%2E/",
+            "../",
+            "/\\..",
+            "/..?",
+            "/x/../..#",
+        ] {
             assert_eq!(scope(&stripped, outside), None, "{outside}");
         }
         let kept = Prefix::kept("/pod/3").unwrap();
         assert_eq!(scope(&kept, "/"), None);
+        assert_eq!(scope(&kept, "/pod/3/..?"), None);
         assert_eq!(scope(&kept, "/pod/3/").as_deref(), Some("/pod/3/"));
     }
 }
