@@ -12,6 +12,7 @@ pub trait Dial: Send + Sync + 'static {
     /// Opens one more connection. Called once for each that is needed; the caller bounds the time it may take.
     ///
     /// # Errors
-    /// What the network says. It is logged, and never shown to a client.
+    /// What the network says. It is logged, and never shown to a client. One of kind [`io::ErrorKind::QuotaExceeded`] says
+    /// that there are too many connections already: the client is told to try again (503).
     fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }

@@ -45,6 +45,10 @@
 //! 5. The app's answer is held to the rules as well, edited by [`Hooks::edit_answer`], and logged ([`log`]) when it
 //!    has ended.
 //!
+//! # Apps on other hosts
+//! A host that can be dialled by nobody dials in, and its apps are reached over what it dialled: a [`trunk`] of HTTP/2,
+//! whose channels a [`Dial`] opens like any connection.
+//!
 //! # What differs from a straight connection
 //! Interim answers (1xx) of the app reach clients of HTTP/1.1 alone, and of their fields only `Link`: h2's server cannot
 //! send them. `Expect: 100-continue` is answered when the app's side wants the body. A client's trailers are dropped, and
@@ -79,6 +83,7 @@ mod serve;
 mod service;
 mod stall;
 pub mod tls;
+pub mod trunk;
 mod tunnel;
 mod upstream;
 mod websocket;

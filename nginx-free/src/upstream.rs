@@ -91,7 +91,8 @@ impl<D: Dial> Upstream<D> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no connection to the app");
-                return Err(Failure::Unreachable);
+                let full = error.kind() == io::ErrorKind::QuotaExceeded;
+                return Err(if full { Failure::Overloaded } else { Failure::Unreachable });
             }
             Err(_) => {
                 tracing::debug!("no connection to the app in time");

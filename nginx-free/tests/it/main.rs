@@ -24,4 +24,5 @@ mod prefixes;
 mod straight;
 mod strict;
 mod tls;
+mod trunk;
 mod websocket;
