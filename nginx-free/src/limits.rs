@@ -2,22 +2,29 @@
 
 use std::time::Duration;
 
+use crate::PeerKey;
+
 /// The limits of a [`Proxy`](crate::Proxy). [`Limits::default`] suits a gateway for a few people on a shared machine.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Client connections open at a time, over all listeners.
+    /// Client connections open at a time, over all listeners. No client has more than are left for the others: it takes a
+    /// dozen that take all they can to keep another one out.
     pub connections: usize,
-    /// Client connections open at a time from one address: an IPv4 address (all of
-    /// 127.0.0.0/8 together), an IPv6 /64, or one user of a unix socket.
+    /// Client connections open at a time from one client: an IPv4 address (all of 127.0.0.0/8 together), an IPv6 /64, one
+    /// user of a unix socket, or, where [`Listener::identified_by`](crate::Listener::identified_by) tells them, one user of
+    /// this machine. Where this is as much as all may have, one client may have all.
     pub connections_per_peer: usize,
     /// Connections beyond these limits that are told so (503), within [`Limits::leave`] each. Any more are cut at once.
     pub connections_leaving: usize,
     /// Time for a connection too many to be told so, its TLS handshake included.
     pub leave: Duration,
-    /// Requests open at a time, WebSockets included. One more gets 503.
+    /// Requests open at a time, WebSockets included, shared as connections are. One more gets 503.
     pub requests: usize,
-    /// Requests open at a time from one address, counted as for connections. One more gets 503.
+    /// Requests open at a time from one client, counted as for connections. One more gets 503.
     pub requests_per_peer: usize,
+    /// A client for which as many connections and requests are kept as one client may have: all others together cannot
+    /// keep it out.
+    pub reserved: Option<PeerKey>,
     /// HTTP/2 streams open at a time on one connection.
     pub streams: u32,
     /// Bytes of a request's head, and of the list of its fields in HTTP/2.
@@ -64,6 +71,7 @@ impl Default for Limits {
             leave: Duration::from_secs(3),
             requests: 4096,
             requests_per_peer: 512,
+            reserved: None,
             streams: 100,
             head_bytes: 32 * 1024,
             fields: 100,

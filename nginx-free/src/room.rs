@@ -27,7 +27,7 @@ struct Crowd {
 }
 
 /// What shares the limits of one client. Loopback has millions of addresses, any of which a local user can take: they
-/// are one.
+/// are one, for all users that are not known.
 fn crowd(peer: &Peer) -> PeerKey {
     match peer.key() {
         PeerKey::Ip(IpAddr::V4(ip)) if ip.is_loopback() => PeerKey::Ip(Ipv4Addr::LOCALHOST.into()),
@@ -67,9 +67,10 @@ impl Room {
         add(&metrics.connections, 1);
         let key = crowd(peer);
         let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = metrics.connections_open.load(Ordering::Relaxed);
+        let all = usize::try_from(metrics.connections_open.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
         let own = crowds.get(&key).map_or(0, |crowd| crowd.connections.load(Ordering::Relaxed));
-        if all >= self.limits.connections as u64 || own >= self.limits.connections_per_peer {
+        let (each, most) = (self.limits.connections_per_peer, self.limits.connections);
+        if !self.fits(&key, own, each, all, most) {
             add(&metrics.shed_connections, 1);
             return None;
         }
@@ -79,6 +80,22 @@ impl Room {
         let (begun, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let peer = peer.to_string().into();
         Some(Arc::new(Seat { room: Arc::clone(self), key, peer, crowd, begun, open }))
+    }
+
+    /// Whether a client that has `own` of `all` may have one more, where one may have `each` and all may have `most`.
+    ///
+    /// It may have no more than are left: so whoever takes all it can leaves as much as it has (Choudhury and Hahne,
+    /// "Dynamic queue length thresholds for shared-memory packet switches", 1998), and a newcomer finds room until a dozen
+    /// have done so. Of what is kept for the one client that others are not to keep out, they have nothing.
+    fn fits(&self, key: &PeerKey, own: usize, each: usize, all: usize, most: usize) -> bool {
+        if each >= most {
+            return all < most;
+        }
+        match self.limits.reserved {
+            Some(reserved) if reserved == *key => own < each && all < most,
+            Some(_) => own < each.min((most - each).saturating_sub(all)),
+            None => own < each.min(most.saturating_sub(all)),
+        }
     }
 
     /// A way out for a connection too many. Where even those are too many, it is cut.
@@ -108,7 +125,8 @@ impl Seat {
         let all = self.metrics().requests_open.fetch_add(1, Ordering::Relaxed);
         let turn = Turn { seat: Arc::clone(self) };
         let limits = &self.room.limits;
-        if own >= limits.requests_per_peer || all >= limits.requests as u64 {
+        let all = usize::try_from(all).unwrap_or(usize::MAX);
+        if !self.room.fits(&self.key, own, limits.requests_per_peer, all, limits.requests) {
             add(&self.metrics().shed_requests, 1);
             return Err(turn);
         }
@@ -147,5 +165,58 @@ impl Drop for Seat {
             crowds.remove(&self.key);
         }
         self.metrics().connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(uid: u32) -> Peer {
+        Peer::tcp(([127, 0, 0, 1], 1).into()).identified(uid)
+    }
+
+    /// As many seats as this client gets.
+    fn greedy(room: &Arc<Room>, peer: &Peer) -> Vec<Arc<Seat>> {
+        std::iter::from_fn(|| room.seat(peer)).collect()
+    }
+
+    #[test]
+    fn those_who_take_all_they_can_leave_room() {
+        for (users, left) in [(1, 256), (3, 128), (4, 64), (8, 4)] {
+            let room = Room::new(Limits::default(), Arc::default());
+            let taken: Vec<_> = (1..=users).flat_map(|uid| greedy(&room, &user(uid))).collect();
+            let own = greedy(&room, &user(0));
+            assert_eq!(own.len(), left, "{users} users have taken {}", taken.len());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_one_is_there_whoever_takes_all_the_rest() {
+        let limits = Limits { reserved: Some(PeerKey::Local(0)), ..Limits::default() };
+        let room = Room::new(limits, Arc::default());
+        let taken: Vec<_> = (1..=100).flat_map(|uid| greedy(&room, &user(uid))).collect();
+        assert_eq!(taken.len(), 768);
+        let own = greedy(&room, &user(0));
+        assert_eq!(own.len(), 256);
+        let turns = |seat: &Arc<Seat>| std::iter::from_fn(|| seat.turn().ok()).collect::<Vec<_>>();
+        let _others: Vec<_> = taken.iter().flat_map(turns).collect();
+        assert_eq!(turns(&own[0]).len(), 512, "and the same for requests");
+    }
+
+    #[test]
+    fn who_is_not_known_shares_one_client_s_part_and_no_more() {
+        let room = Room::new(Limits::default(), Arc::default());
+        let unknown = |address: &str| Peer::tcp(address.parse().unwrap());
+        let taken = greedy(&room, &unknown("127.0.0.1:1"));
+        assert_eq!(taken.len(), 256);
+        assert!(room.seat(&unknown("127.8.8.8:1")).is_none());
+        assert_eq!(greedy(&room, &user(7)).len(), 256);
+    }
+
+    #[test]
+    fn one_that_may_have_all_gets_all() {
+        let limits = Limits { connections: 100, connections_per_peer: 100, ..Limits::default() };
+        assert_eq!(greedy(&Room::new(limits, Arc::default()), &user(7)).len(), 100);
     }
 }

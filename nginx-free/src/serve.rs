@@ -1,11 +1,11 @@
 //! Listeners, and a run of the proxy on one of them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::{mpsc, watch},
 };
 
@@ -15,7 +15,11 @@ use crate::{Admit, Peer, Proxy, connection, io::Socket, service::Run};
 pub struct Listener {
     kind: Kind,
     tls: Option<Arc<ServerConfig>>,
+    who: Option<Box<Who>>,
 }
+
+/// Tells the user at the other end of a connection, given both of its addresses: ours, and theirs.
+type Who = dyn Fn(SocketAddr, SocketAddr) -> Option<u32> + Send + Sync;
 
 enum Kind {
     Tcp(TcpListener),
@@ -25,12 +29,12 @@ enum Kind {
 impl Listener {
     /// A TCP listener, without TLS.
     pub fn tcp(listener: TcpListener) -> Self {
-        Self { kind: Kind::Tcp(listener), tls: None }
+        Self { kind: Kind::Tcp(listener), tls: None, who: None }
     }
 
     /// A unix socket, without TLS.
     pub fn unix(listener: UnixListener) -> Self {
-        Self { kind: Kind::Unix(listener), tls: None }
+        Self { kind: Kind::Unix(listener), tls: None, who: None }
     }
 
     /// The same with TLS. HTTP/2 is spoken where the configuration offers `h2` by ALPN.
@@ -38,6 +42,29 @@ impl Listener {
     pub fn with_tls(mut self, config: Arc<ServerConfig>) -> Self {
         self.tls = Some(config);
         self
+    }
+
+    /// The same with `who` to tell the users of this machine apart, for all of them come from the same addresses. It is
+    /// asked for each TCP connection that comes from loopback, or from the very address that it goes to: given our address
+    /// and theirs, it tells the user id of the process at the other end, or that it does not know. It must not block.
+    ///
+    /// Limits then count for each user; those that are not known share what one client has, as all did before.
+    #[must_use]
+    pub fn identified_by<F>(mut self, who: F) -> Self
+    where
+        F: Fn(SocketAddr, SocketAddr) -> Option<u32> + Send + Sync + 'static,
+    {
+        self.who = Some(Box::new(who));
+        self
+    }
+
+    fn peer(&self, stream: &TcpStream, theirs: SocketAddr) -> Peer {
+        let peer = Peer::tcp(theirs);
+        let Some((who, ours)) = self.who.as_ref().zip(stream.local_addr().ok()) else { return peer };
+        if !peer.ip().is_some_and(|ip| ip.is_loopback() || ip == ours.ip().to_canonical()) {
+            return peer;
+        }
+        who(ours, theirs).map_or(peer, |uid| peer.identified(uid))
     }
 
     async fn accept(&self, stall: Duration) -> io::Result<(Socket, Peer)> {
@@ -48,7 +75,8 @@ impl Listener {
                 let socket = SockRef::from(&stream);
                 let _ = socket.set_tcp_nodelay(true);
                 let _ = socket.set_tcp_keepalive(&keepalive());
-                Ok((Socket::tcp(stream, stall), Peer::tcp(address)))
+                let peer = self.peer(&stream, address);
+                Ok((Socket::tcp(stream, stall), peer))
             }
             Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;

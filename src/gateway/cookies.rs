@@ -3,11 +3,12 @@
 //! A browser keeps cookies by host name, and **ignores the port**: what this gateway sets on `node:3011` the browser also
 //! sends to `node:3021`, which is somebody else's gateway, run by somebody else's process. `__Host-`, `Secure`,
 //! `HttpOnly` and `SameSite` change nothing about it: both ports are the same host and the same site. So the value
-//! alone is no proof of who
-//! presents it. Each cookie is therefore bound to the address that fetched it (an IPv4 address, an IPv6 /64, or "over
-//! the unix socket"): whoever was sent it by the way cannot use it from the node. Nothing helps where both come from one
-//! address, as with two people's `ssh -L` to one node, which both come from its loopback: there a unix socket in a folder
-//! of one's own is the way (`--listen unix`).
+//! alone is no proof of who presents it. Each cookie is therefore bound to the client that fetched it: to its address (an
+//! IPv4 address, an IPv6 /64, or "over the unix socket"), and where that is this node's own, also to the user at the other
+//! end, whom the kernel tells. So whoever was sent it by the way cannot use it from the node, not even where it was fetched
+//! over `ssh -L`, whose connections come from loopback, and from a process of the user who runs it. Where the kernel does
+//! not tell, because the client is in another network namespace, the address is all there is: there a unix socket in a
+//! folder of one's own is the way (`--listen unix`).
 //!
 //! The other direction is why every cookie of this name's family is cut out of what the app is sent, not only this
 //! session's:
@@ -52,7 +53,7 @@ pub(crate) struct Cookies {
 
 struct Good {
     hash: SecretHash,
-    peer: PeerKey,
+    place: (PeerKey, Option<u32>),
     until: Instant,
 }
 
@@ -72,7 +73,7 @@ impl Cookies {
         if self.good.len() == Self::GOOD {
             self.good.pop_front();
         }
-        self.good.push_back(Good { hash: secret.hash(), peer: key(peer), until: now + self.ttl });
+        self.good.push_back(Good { hash: secret.hash(), place: place(peer), until: now + self.ttl });
         let (name, value, age) = (&self.name, secret.reveal(), self.ttl.as_secs());
         Ok(format!("{name}={value}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"))
     }
@@ -88,16 +89,18 @@ impl Cookies {
     }
 
     fn fits(&self, good: &Good, hash: &SecretHash, peer: &Peer, now: Instant) -> bool {
-        let from_there = self.binding == Binding::Anywhere || good.peer == key(peer);
+        let from_there = self.binding == Binding::Anywhere || good.place == place(peer);
         good.hash.matches(hash) && good.until > now && from_there
     }
 }
 
-/// Where a client comes from. All of a unix socket's clients are alike: its folder says who may connect.
-fn key(peer: &Peer) -> PeerKey {
-    match peer.key() {
-        PeerKey::Unix(_) => PeerKey::Unix(None),
-        ip @ PeerKey::Ip(_) => ip,
+/// Where a client comes from, and who it is where that is known. All of a unix socket's clients are alike: its folder says
+/// who may connect.
+fn place(peer: &Peer) -> (PeerKey, Option<u32>) {
+    match *peer {
+        Peer::Tcp(_) => (peer.key(), None),
+        Peer::Local { address, uid } => (Peer::tcp(address).key(), Some(uid)),
+        Peer::Unix { .. } => (PeerKey::Unix(None), None),
     }
 }
 
@@ -135,6 +138,12 @@ mod tests {
         assert!(!cookies.is_good(&fields, &Peer::Unix { uid: Some(0) }, now));
         assert!(!cookies.is_good(&fields, &tcp("10.0.0.1:2"), now + TTL));
         assert!(!cookies.is_good(&HeaderMap::new(), &tcp("10.0.0.1:1"), now));
+        let local = |uid| tcp("127.0.0.1:1").identified(uid);
+        let fields_of_7 = request(&cookies.issue(&local(7), now).unwrap());
+        assert!(cookies.is_good(&fields_of_7, &local(7), now));
+        assert!(!cookies.is_good(&fields_of_7, &local(8), now));
+        assert!(!cookies.is_good(&fields_of_7, &tcp("127.0.0.1:1"), now), "whoever is not known is not she");
+        assert!(!cookies.is_good(&fields_of_7, &tcp("127.0.0.9:1").identified(7), now));
         let other = Cookies::new(SessionId::random(), TTL, Binding::Address);
         assert!(!other.is_good(&fields, &tcp("10.0.0.1:1"), now));
     }

@@ -2,13 +2,14 @@
 
 use std::{
     io,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, LazyLock, Mutex},
 };
 
 use nginx_free::{Hooks, Limits, Listener, Proxy, Upstream};
 use tokio::{
     io::AsyncWriteExt,
-    net::{UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, UnixListener, UnixStream},
     sync::watch,
 };
 
@@ -38,6 +39,34 @@ async fn clients_of_a_unix_socket_have_no_address() {
     assert_eq!(field(&head, "forwarded"), Some("for=unknown;proto=http"));
     assert_eq!(field(&head, "x-forwarded-port"), Some("8443"));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Users of this machine, told apart by what the listener was given: here, by the last byte of their address.
+#[tokio::test]
+async fn limits_are_each_local_user_s_own() {
+    let (app, _heads) = canned(HELLO).await;
+    let limits = Limits { connections_per_peer: 1, ..Limits::default() };
+    let upstream = Upstream::new(Tcp(app), limits.clone());
+    let proxy = Proxy::new(Open { upstream, hooks: Arc::new(Hooks::default()) }, limits);
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = socket.local_addr().unwrap();
+    let listener = Listener::tcp(socket).identified_by(move |own, theirs| match theirs.ip() {
+        IpAddr::V4(ip) if own == ours && ip.octets()[3] < 100 => Some(ip.octets()[3].into()),
+        _ => None,
+    });
+    let (_running, closing) = watch::channel(false);
+    tokio::spawn(async move { proxy.serve(listener, closing).await });
+
+    let mut kept = Vec::new();
+    // Each user gets one, whatever the others have; those who are not known get one together.
+    for (from, expected) in [(2, 200), (2, 503), (3, 200), (2, 503), (100, 200), (101, 503), (4, 200)] {
+        let client = TcpSocket::new_v4().unwrap();
+        client.bind((Ipv4Addr::new(127, 0, 0, from), 0).into()).unwrap();
+        let mut client = client.connect(ours).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(status(&read_head(&mut client).await.unwrap()), expected, "127.0.0.{from}");
+        kept.push(client);
+    }
 }
 
 /// A place to write log lines to.
