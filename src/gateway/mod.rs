@@ -15,13 +15,16 @@ mod query;
 mod tests;
 mod tokens;
 
-use std::{io, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
-use nginx_free::{Dial, Limits, Listener, Proxy, Upstream};
+use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy, Upstream};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use crate::words::{Secret, SessionId, SessionName};
+use crate::{
+    sys::diag,
+    words::{Secret, SessionId, SessionName},
+};
 use admission::Door;
 
 /// What one session's gateway is to be.
@@ -66,6 +69,19 @@ fn most_connections() -> usize {
     spare.clamp(16, Limits::default().connections)
 }
 
+/// Whatever the others of this node do, its owner gets in from it: a part of what there is is kept for her.
+fn limits() -> Limits {
+    let (usual, connections) = (Limits::default(), most_connections());
+    Limits {
+        // Our own paths are told from the app's by their first segment.
+        routed_segments: 1,
+        connections,
+        connections_per_peer: usual.connections_per_peer.min(connections / 4),
+        reserved: Some(PeerKey::Local(nix::unistd::getuid().as_raw())),
+        ..usual
+    }
+}
+
 /// One session's gateway. Give it listeners; it has none of its own.
 pub struct Gateway<D: Dial> {
     proxy: Proxy<Door<D>>,
@@ -82,8 +98,7 @@ impl<D: Dial> Gateway<D> {
         phase: watch::Receiver<Phase>,
         log_len: watch::Receiver<u64>,
     ) -> Arc<Self> {
-        // Our own paths are told from the app's by their first segment.
-        let limits = Limits { routed_segments: 1, connections: most_connections(), ..Limits::default() };
+        let limits = limits();
         let upstream = Upstream::named(&options.session.to_string(), dial, limits.clone());
         let (metrics, server_timing) = (Arc::default(), options.server_timing);
         let door = Door::new(options, upstream, Arc::clone(&metrics), phase, log_len);
@@ -99,11 +114,13 @@ impl<D: Dial> Gateway<D> {
         self.proxy.admit().issue()
     }
 
-    /// Serves a TCP listener until `closing` turns true, then lets open requests end.
+    /// Serves a TCP listener until `closing` turns true, then lets open requests end. All users of this node come from the
+    /// same addresses, `ssh -L` included: the kernel tells them apart.
     pub async fn serve_tcp(self: Arc<Self>, listener: std::net::TcpListener, closing: watch::Receiver<bool>) {
         let listener =
             listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
-        self.serve(listener.map(Listener::tcp), closing).await;
+        let identified = |listener| Listener::tcp(listener).identified_by(user_at);
+        self.serve(listener.map(identified), closing).await;
     }
 
     /// Serves a unix socket, with TLS as well: what a browser at the end of `ssh -L` sees is the same.
@@ -119,4 +136,13 @@ impl<D: Dial> Gateway<D> {
             Err(error) => tracing::error!(%error, "the gateway cannot use its listener"),
         }
     }
+}
+
+/// The user at the other end of a connection within this node. That of a process in another network namespace, and of one
+/// that has chosen an interface, is not found: those share one client's limits.
+fn user_at(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
+    diag::owner(theirs, ours).unwrap_or_else(|error| {
+        tracing::debug!(%error, "the kernel does not tell whose a connection is");
+        None
+    })
 }

@@ -21,6 +21,7 @@ mod floors;
 mod forms;
 mod gateway;
 mod harness;
+mod loopback;
 mod neighbour;
 mod network;
 
@@ -130,6 +131,9 @@ fn proofs() -> Vec<Trial> {
             bodies_and_events_stream_both_ways []
             a_websocket_echoes []
             the_gateway_can_be_a_socket_in_a_private_folder [];
+        loopback:
+            another_user_s_connections_leave_the_owner_in []
+            a_cookie_is_good_for_its_user_alone [];
         neighbour:
             another_user_reaches_nothing_of_a_bare_session []
             another_user_reaches_nothing_of_an_image_s_session [Apptainer, Pasta]
