@@ -209,6 +209,7 @@ mod tests {
         assert_eq!(told.kind(), io::ErrorKind::NotFound);
         assert!(read_messages(&error[..18], &mut Vec::new()).is_err());
     }
+
     /// Both ends of a connection, the client's first.
     fn connected(listen: &str, connect: &str) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(listen).unwrap();
