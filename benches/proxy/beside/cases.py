@@ -36,12 +36,14 @@ class Case:
     timed: bool = True  # whether its latencies say something
     bound: bool = True  # whether it is meant to keep the proxy busy
     alone: bool = False  # whether the proxies are started one after the other, and in the first round only
+    bare: bool = False  # whether requests have no fields but Host and the session's cookie
 
 
 CASES = [
     Case("1k@16", "GET /1k on 16 connections, HTTP/1.1", "get", 16),
     Case("1k@64", "the same on 64", "get", 64),
     Case("1k@256", "the same on 256", "get", 256),
+    Case("bare@64", "the same with no fields but Host and the session's cookie", "get", 64, bare=True),
     Case("wrk@64", "the same on 64 as wrk sees it, to check our own client", "wrk", 64, slices=3, timed=False),
     Case("h2", f"GET /1k on 4 connections with {STREAMS} streams each, HTTP/2", "h2load", 4, slices=5, timed=False),
     Case("ws@16", "64 bytes there and back on 16 WebSockets", "ws", 16, "message"),
@@ -56,7 +58,8 @@ CASES = [
 ]
 
 
-def fields(site, port):
+def fields(case, site, port):
     """The fields of each request."""
-    mine = [f"{name}: {value.format(token=site.token)}" for name, value in FIELDS.items()]
+    sent = {"Cookie": "bench_session={token}"} if case.bare else FIELDS
+    mine = [f"{name}: {value.format(token=site.token)}" for name, value in sent.items()]
     return [f"Host: localhost:{port}", *mine]

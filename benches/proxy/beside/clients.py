@@ -17,7 +17,7 @@ class Load:
                    case.connections, "--seconds", options.seconds / case.slices, "--warm-up", options.warm_up]
         if server.tls:
             command += ["--cert", site.certificate.path]
-        for field in fields(site, server.port):
+        for field in fields(case, site, server.port):
             command += ["--header", field]
         self.child = Child(command, options.load_core, folder / "load-errors",
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -100,7 +100,7 @@ class H2load(OneShot):
 
     def command_for(self, case):
         command = ["h2load", "-t", "1", "-c", case.connections, "-m", STREAMS]
-        for field in fields(self.site, self.server.port)[1:]:
+        for field in fields(case, self.site, self.server.port)[1:]:
             command += ["-H", field]
         return command
 
@@ -122,7 +122,7 @@ class Wrk(OneShot):
 
     def command_for(self, case):
         command = ["wrk", "-t", "1", "-c", case.connections]
-        for field in fields(self.site, self.server.port):
+        for field in fields(case, self.site, self.server.port):
             command += ["-H", field]
         return command
 
