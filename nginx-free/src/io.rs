@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
+    task::coop,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -66,7 +67,24 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(self.stream().poll_read(cx, buf))?;
+        spend(cx, buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes that use up one unit of a task's budget, of which tokio gives it 128 before it has to let others run.
+const UNIT: usize = 1024;
+
+/// Makes what was read count by its size. tokio counts reads, and 128 of them can bring 100,000 frames of HTTP/2, each of
+/// which has to be looked at: a connection that is flooded would keep all others waiting.
+fn spend(cx: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / UNIT {
+        match coop::poll_proceed(cx) {
+            Poll::Ready(unit) => unit.made_progress(),
+            Poll::Pending => break,
+        }
     }
 }
 
