@@ -7,27 +7,20 @@
 
 use std::{
     fs,
+    ops::Deref,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{
-    User, place,
-    place::place,
-    program::{Output, Running},
-    seconds, sh, until,
-};
+pub(crate) use super::pair::{NODE, WORLD};
+use super::{pair::Pair, place::place, seconds, sh, until};
 
 /// A name that only the world's name server knows.
 pub(crate) const NAME: &str = "mirror.example";
 /// What the web server there says.
 pub(crate) const SAYS: &str = "greetings from the world";
-/// The world's address.
-pub(crate) const WORLD: &str = "198.51.100.1";
-/// The node's.
+/// What cloud providers answer at.
 pub(crate) const METADATA: &str = "169.254.169.254";
-pub(crate) const NODE: &str = "198.51.100.2";
 
 /// How the node's `/etc/resolv.conf` is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,35 +33,21 @@ pub(crate) enum Resolver {
 
 /// The two networks, with their servers.
 pub(crate) struct Internet {
-    node: String,
-    world: String,
     servers: Vec<Child>,
+    /// Dropped after the servers have ended.
+    pair: Pair,
 }
 
 impl Internet {
     /// Makes them.
     pub(crate) fn new(resolver: Resolver) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(1);
-        let prefix =
-            format!("{}{}-{}", place::USER_PREFIX, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let (node, world) = (format!("{prefix}n"), format!("{prefix}w"));
-        let mut internet = Self { node: node.clone(), world: world.clone(), servers: Vec::new() };
-        for name in [&node, &world] {
-            sh(&["ip", "netns", "add", name]);
-            sh(&["ip", "-n", name, "link", "set", "lo", "up"]);
-        }
-        sh(&[
-            "ip", "-n", &node, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &world,
-        ]);
-        for (name, address) in [(&node, NODE), (&world, WORLD)] {
-            sh(&["ip", "-n", name, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
-            sh(&["ip", "-n", name, "link", "set", "eth0", "up"]);
-        }
+        let mut internet = Self { servers: Vec::new(), pair: Pair::new() };
+        let (node, world) = (internet.node().to_owned(), internet.world().to_owned());
         sh(&["ip", "-n", &node, "route", "add", "default", "via", WORLD]);
         // As cloud providers have it: whoever can reach it gets the machine's credentials.
         sh(&["ip", "-n", &world, "address", "add", &format!("{METADATA}/32"), "dev", "eth0"]);
 
-        let pages = place().root().join(format!("{prefix}-pages"));
+        let pages = place().root().join(format!("{node}-pages"));
         fs::create_dir_all(&pages).unwrap();
         fs::write(pages.join("index.html"), SAYS).unwrap();
         let address = format!("--address=/{NAME}/{WORLD}");
@@ -124,41 +103,13 @@ impl Internet {
             status.is_ok_and(|status| status.success()).then_some(())
         });
     }
+}
 
-    /// A command that `user` runs on the node.
-    pub(crate) fn on_node(&self, user: &User, words: &[&str]) -> Command {
-        self.as_user(&self.node, user, words)
-    }
+impl Deref for Internet {
+    type Target = Pair;
 
-    /// A command that `user` runs out in the world.
-    pub(crate) fn in_world(&self, user: &User, words: &[&str]) -> Command {
-        self.as_user(&self.world, user, words)
-    }
-
-    fn as_user(&self, within: &str, user: &User, words: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args([
-            "netns",
-            "exec",
-            within,
-            "setpriv",
-            "--reuid",
-            &user.uid.to_string(),
-            "--regid",
-            &user.gid.to_string(),
-        ]);
-        command.args(["--clear-groups", "--"]).args(words);
-        command.current_dir(&user.home).env_clear().envs(user.environment()).stdin(Stdio::null());
-        // for `ip`; setpriv's own program is found in the user's PATH
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
-        command
-    }
-
-    /// Runs the program under test on the node.
-    pub(crate) fn shlogin(&self, user: &User, args: &[&str]) -> Output {
-        let program = place().program().display().to_string();
-        let words: Vec<_> = std::iter::once(program.as_str()).chain(args.iter().copied()).collect();
-        Running::spawn(self.on_node(user, &words)).finish(seconds(90))
+    fn deref(&self) -> &Pair {
+        &self.pair
     }
 }
 
@@ -168,13 +119,5 @@ impl Drop for Internet {
             let _ = server.kill();
             let _ = server.wait();
         }
-        erase(&self.node);
-        erase(&self.world);
     }
-}
-
-/// Removes a network by its name.
-pub(crate) fn erase(name: &str) {
-    let _ = Command::new("ip").args(["netns", "delete", name]).output();
-    let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(name));
 }

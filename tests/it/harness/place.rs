@@ -122,7 +122,7 @@ fn sweep() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.strip_prefix(USER_PREFIX).and_then(|rest| rest.split('-').next()).is_some_and(gone) {
-            super::net::erase(&name);
+            super::pair::erase(&name);
         }
     }
     for entry in fs::read_dir(ALL_RUNS).into_iter().flatten().flatten() {
