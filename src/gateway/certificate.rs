@@ -94,8 +94,8 @@ pub fn from_files(chain: &Path, key: &Path, ocsp: Option<&Path>) -> Result<Certi
 /// The file in the folder, and the lock beside it.
 const FILE: &str = "gateway.pem";
 const LOCK: &str = "lock";
-/// Browsers refuse what is valid for more than 398 days.
-const DAYS: i64 = 396;
+/// Mozilla's profiles for servers (version 5.7) want 366 days at most, and browsers 398.
+const DAYS: i64 = 365;
 /// A certificate that ends within this time is renewed, so that none ends in the middle of a session.
 const MARGIN: u64 = 30 * 24 * 3600;
 /// Names that an old certificate had are kept in a new one, up to so many.
