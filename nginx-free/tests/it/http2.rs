@@ -178,7 +178,7 @@ async fn a_websocket_over_http2_is_one_of_http11_to_the_app() {
     assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
-fn accept(key: &str) -> String {
+pub(crate) fn accept(key: &str) -> String {
     use base64::Engine;
     let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());

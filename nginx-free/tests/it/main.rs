@@ -25,4 +25,5 @@ mod straight;
 mod strict;
 mod tls;
 mod trunk;
+mod tunnels;
 mod websocket;
