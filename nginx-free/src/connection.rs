@@ -218,7 +218,7 @@ async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limit
     let send_buffer = limits.buffer;
     let (io, push) = cork(io, limits.buffer.max(CORKED));
     let list = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(Streams(limits.send_stall))
+    let connection = http2::Builder::new(Streams::new(Arc::clone(&service.seat), limits.send_stall))
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)

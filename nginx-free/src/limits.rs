@@ -20,7 +20,8 @@ pub struct Limits {
     pub leave: Duration,
     /// Requests open at a time, WebSockets included, shared as connections are. One more gets 503.
     pub requests: usize,
-    /// Requests open at a time from one client, counted as for connections. One more gets 503.
+    /// Requests open at a time from one client, counted as for connections. One more gets 503; over HTTP/2, where one client
+    /// can ask for thousands at a moment, those are told one by one, a thousand in a second.
     pub requests_per_peer: usize,
     /// A client for which as many connections and requests are kept as one client may have: all others together cannot
     /// keep it out.

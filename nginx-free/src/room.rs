@@ -7,9 +7,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use crate::{Limits, Metrics, Peer, PeerKey, metrics::add};
+use crate::{Limits, Metrics, Peer, PeerKey, metrics::add, stall};
 
 /// What all connections of a proxy share, whatever it judges by.
 pub(crate) struct Room {
@@ -24,6 +25,7 @@ pub(crate) struct Room {
 struct Crowd {
     connections: AtomicUsize,
     requests: AtomicUsize,
+    streams: AtomicUsize,
 }
 
 /// What shares the limits of one client. Loopback has millions of addresses, any of which a local user can take: they
@@ -46,12 +48,24 @@ pub(crate) struct Seat {
     begun: AtomicUsize,
     /// Those of them whose answer has not ended.
     open: AtomicUsize,
+    /// Streams of HTTP/2 on this connection, begun or not.
+    streams: AtomicUsize,
 }
 
 /// One request's place, free again when dropped.
 pub(crate) struct Turn {
     seat: Arc<Seat>,
 }
+
+/// One stream of HTTP/2, begun or not.
+pub(crate) struct Stream {
+    seat: Arc<Seat>,
+    /// How long it waits, if it is one too many.
+    late: Option<Duration>,
+}
+
+/// Those that are late are told so one by one, at this distance.
+const EACH_LATE: Duration = Duration::from_millis(1);
 
 /// The place of a connection that is only told that there is none.
 pub(crate) struct Exit(Arc<Room>);
@@ -77,9 +91,9 @@ impl Room {
         let crowd = Arc::clone(crowds.entry(key).or_default());
         crowd.connections.store(own + 1, Ordering::Relaxed);
         add(&metrics.connections_open, 1);
-        let (begun, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (begun, open, streams) = Default::default();
         let peer = peer.to_string().into();
-        Some(Arc::new(Seat { room: Arc::clone(self), key, peer, crowd, begun, open }))
+        Some(Arc::new(Seat { room: Arc::clone(self), key, peer, crowd, begun, open, streams }))
     }
 
     /// Whether a client that has `own` of `all` may have one more, where one may have `each` and all may have `most`.
@@ -126,16 +140,43 @@ impl Seat {
         let turn = Turn { seat: Arc::clone(self) };
         let limits = &self.room.limits;
         let all = usize::try_from(all).unwrap_or(usize::MAX);
-        if !self.room.fits(&self.key, own, limits.requests_per_peer, all, limits.requests) {
+        let fits = self.room.fits(&self.key, own, limits.requests_per_peer, all, limits.requests);
+        if stall::is_late() || !fits {
             add(&self.metrics().shed_requests, 1);
             return Err(turn);
         }
         Ok(turn)
     }
 
+    /// A place for one more stream of HTTP/2, begun or not. `None` where this connection has twice as many as may be open:
+    /// so it has taken most of them back, and that is no reason to hold them.
+    ///
+    /// Those beyond the requests that its client may have open are late: they wait for their turn, to be told then that
+    /// they are too many. One client's connections may bring 25,000 at a moment, and were all told at once, over and over,
+    /// others would wait for all of that at each of their own steps.
+    pub(crate) fn stream(self: &Arc<Self>) -> Option<Stream> {
+        let of_connection = self.streams.fetch_add(1, Ordering::Relaxed);
+        let of_client = self.crowd.streams.fetch_add(1, Ordering::Relaxed);
+        let mut stream = Stream { seat: Arc::clone(self), late: None };
+        let limits = &self.room.limits;
+        let Some(beyond) = of_client.checked_sub(limits.requests_per_peer) else { return Some(stream) };
+        if of_connection >= 2 * limits.streams as usize {
+            add(&self.metrics().shed_requests, 1);
+            return None;
+        }
+        stream.late = Some(EACH_LATE.saturating_mul(u32::try_from(beyond).unwrap_or(u32::MAX)));
+        Some(stream)
+    }
+
     /// Requests that came over this connection, and those that are open.
     pub(crate) fn turns(&self) -> (usize, usize) {
         (self.begun.load(Ordering::Relaxed), self.open.load(Ordering::Relaxed))
+    }
+}
+
+impl Stream {
+    pub(crate) fn late(&self) -> Option<Duration> {
+        self.late
     }
 }
 
@@ -155,6 +196,13 @@ impl Drop for Turn {
         self.seat.open.fetch_sub(1, Ordering::Relaxed);
         self.seat.crowd.requests.fetch_sub(1, Ordering::Relaxed);
         self.metrics().requests_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.seat.streams.fetch_sub(1, Ordering::Relaxed);
+        self.seat.crowd.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -218,5 +266,24 @@ mod tests {
     fn one_that_may_have_all_gets_all() {
         let limits = Limits { connections: 100, connections_per_peer: 100, ..Limits::default() };
         assert_eq!(greedy(&Room::new(limits, Arc::default()), &user(7)).len(), 100);
+    }
+
+    #[test]
+    fn streams_beyond_what_a_client_may_have_wait_in_line_and_too_many_of_them_are_not_held() {
+        let limits = Limits { requests_per_peer: 2, streams: 5, ..Limits::default() };
+        let room = Room::new(limits, Arc::default());
+        let peer = Peer::Unix { uid: Some(1) };
+        let (one, other) = (room.seat(&peer).unwrap(), room.seat(&peer).unwrap());
+        let mut streams: Vec<_> = (0..10).map(|_| one.stream().unwrap()).collect();
+        let late: Vec<_> = streams.iter().map(|stream| stream.late().map(|wait| wait.as_millis())).collect();
+        assert_eq!(late[..4], [None, None, Some(0), Some(1)]);
+        assert_eq!(late[9], Some(7));
+        assert!(one.stream().is_none());
+        assert_eq!(one.metrics().shed_requests.load(Ordering::Relaxed), 1);
+        // It is one client, whichever connection they come by, and nobody else.
+        assert_eq!(other.stream().unwrap().late(), Some(Duration::from_millis(8)));
+        assert_eq!(room.seat(&Peer::Unix { uid: Some(2) }).unwrap().stream().unwrap().late(), None);
+        streams.truncate(1);
+        assert_eq!(one.stream().unwrap().late(), None);
     }
 }

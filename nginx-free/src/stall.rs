@@ -1,10 +1,11 @@
 //! How long a stream of HTTP/2 may wait for its client. Its socket does not show who waits: a client that opens no window
 //! leaves it empty. So each answer's body says what it has given out, and the stream it goes on is reset where that is
 //! not taken; the others of the connection go on.
+//!
+//! And those that are late wait here to be begun (see [`Seat::stream`]).
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +16,7 @@ use std::{
 
 use hyper::rt::Executor;
 
-use crate::patience::Patience;
+use crate::{patience::Patience, room::Seat};
 
 tokio::task_local! {
     static STREAM: Arc<Taken>;
@@ -28,6 +29,13 @@ pub(crate) struct Taken {
     held: AtomicUsize,
     /// Bytes that have waited, and were taken since this was last looked at.
     moved: AtomicUsize,
+    /// The request was one too many when it came.
+    late: bool,
+}
+
+/// Whether the stream whose request is answered here was one too many when it came.
+pub(crate) fn is_late() -> bool {
+    STREAM.try_with(|taken| taken.late).unwrap_or(false)
 }
 
 impl Taken {
@@ -47,20 +55,35 @@ impl Taken {
     }
 }
 
-/// Runs the streams of a connection, each for as long as its client does not keep it waiting for longer than this.
+/// Runs the streams of a connection, each for as long as its client does not keep it waiting for too long.
 #[derive(Clone)]
-pub(crate) struct Streams(pub(crate) Duration);
+pub(crate) struct Streams {
+    seat: Arc<Seat>,
+    stall: Duration,
+}
+
+impl Streams {
+    pub(crate) fn new(seat: Arc<Seat>, stall: Duration) -> Self {
+        Self { seat, stall }
+    }
+}
 
 impl<F> Executor<F> for Streams
 where
     F: Future + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let taken = Arc::new(Taken::default());
-        let mut patience = Patience::new(self.0);
+        // Dropped, it is reset.
+        let Some(place) = self.seat.stream() else { return };
+        let taken = Arc::new(Taken { late: place.late().is_some(), ..Taken::default() });
+        let mut patience = Patience::new(self.stall);
         let watched = Arc::clone(&taken);
+        // By its pointer: pinned in the task, it would have a place there twice, and it is large.
+        let mut stream = Box::pin(stream);
         tokio::spawn(STREAM.scope(taken, async move {
-            let mut stream = pin!(stream);
+            if let Some(wait) = place.late() {
+                tokio::time::sleep(wait).await;
+            }
             poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());

@@ -8,7 +8,11 @@ use std::{
 use nginx_free::{Hooks, Limits};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::*;
+use crate::{
+    certified::{Client, certified},
+    frames,
+    support::*,
+};
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -97,6 +101,29 @@ async fn one_client_cannot_take_all_requests() {
             tokio::task::yield_now().await;
         }
     }
+}
+
+#[tokio::test]
+async fn streams_too_many_are_told_so() {
+    let (app, mut heads) = canned("").await;
+    let limits = Limits { requests_per_peer: 2, streams: 10, ..Limits::default() };
+    let proxy = certified(app, limits).await;
+    let mut client = Client::new("h2").connect(&proxy, "node").await;
+    let asks: Vec<u8> = (0..10).flat_map(frames::get_on).collect();
+    client.write_all(&[frames::opening(), asks].concat()).await.unwrap();
+    for _ in 0..2 {
+        heads.recv().await.unwrap();
+    }
+    let metrics = proxy.proxy.metrics();
+    tokio::time::timeout(SOON, async {
+        while metrics.answers(5) < 8 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("all but two are told");
+    assert_eq!(metrics.shed_requests.load(Relaxed), 8);
+    assert!(heads.try_recv().is_err(), "the app hears of two");
 }
 
 #[tokio::test]
