@@ -316,7 +316,10 @@ fn read_chunks(wire: &mut impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
-static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(client_config(&[b"http/1.1"])));
+
+/// What a client of these protocols needs for TLS, whatever certificate it is shown.
+pub(crate) fn client_config(alpn: &[&[u8]]) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -324,9 +327,9 @@ static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
-});
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config
+}
 
 /// Takes every certificate, as a person does who clicks the warning away. Signatures are checked all the same.
 #[derive(Debug)]

@@ -30,10 +30,14 @@ impl Need {
             Self::Browser => &["chromium", "node", "npm"],
             Self::Internet => &["ip", "dnsmasq"],
         };
-        let absent: Vec<_> = commands.iter().copied().filter(|name| !installed(name)).collect();
-        (!absent.is_empty())
-            .then(|| format!("missing: {}; scripts/setup test installs it", absent.join(", ")))
+        absent(commands)
     }
+}
+
+/// Which of these commands are not there; `None` where all are.
+pub(crate) fn absent(commands: &[&str]) -> Option<String> {
+    let absent: Vec<_> = commands.iter().copied().filter(|name| !installed(name)).collect();
+    (!absent.is_empty()).then(|| format!("missing: {}; scripts/setup test installs it", absent.join(", ")))
 }
 
 fn installed(name: &str) -> bool {
