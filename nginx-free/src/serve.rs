@@ -75,6 +75,7 @@ impl Listener {
                 let socket = SockRef::from(&stream);
                 let _ = socket.set_tcp_nodelay(true);
                 let _ = socket.set_tcp_keepalive(&keepalive());
+                let _ = socket.set_tcp_notsent_lowat(UNSENT);
                 let peer = self.peer(&stream, address);
                 Ok((Socket::tcp(stream, stall), peer))
             }
@@ -127,6 +128,11 @@ impl<A: Admit> Proxy<A> {
         }
     }
 }
+
+/// Bytes that the kernel takes for a client beyond what it can send. Without this it takes more and more, up to megabytes,
+/// while the client takes none of it: each time it would seem to us that the client reads on. What is on its way does
+/// not count, so that a far client gets as much at a time as before.
+const UNSENT: u32 = 32 * 1024;
 
 /// A WebSocket may be silent for hours; a laptop that went away without a word is noticed within three minutes.
 fn keepalive() -> TcpKeepalive {

@@ -6,6 +6,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -78,11 +79,11 @@ where
         let taken = Arc::new(Taken { late: place.late().is_some(), ..Taken::default() });
         let mut patience = Patience::new(self.stall);
         let watched = Arc::clone(&taken);
-        // By its pointer: pinned in the task, it would have a place there twice, and it is large.
-        let mut stream = Box::pin(stream);
         tokio::spawn(STREAM.scope(taken, async move {
+            let mut stream = pin!(stream);
             if let Some(wait) = place.late() {
-                tokio::time::sleep(wait).await;
+                // Boxed, for nearly none waits.
+                Box::pin(tokio::time::sleep(wait)).await;
             }
             poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {

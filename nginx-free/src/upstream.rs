@@ -27,7 +27,10 @@ use hyper::{
     },
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    task::coop,
+};
 
 use crate::{Dial, Failure, Limits, body::RequestBody, patience::Deadline};
 
@@ -253,7 +256,8 @@ impl<D: Dial> Connection<D> {
     ) -> Result<Response<Incoming>, Unanswered> {
         self.deadline.set(limit);
         let has_body = !request.body().is_empty();
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        // Where the task's budget is used up, a future of tokio's is not ready and wakes whoever waits: nobody would here.
+        let mut answer = std::pin::pin!(coop::unconstrained(self.sender.try_send_request(request)));
         if has_body && matches!(self.driver, Driver::Here(_)) {
             let driver = std::mem::replace(&mut self.driver, Driver::Elsewhere);
             if let Driver::Here(http) = driver {
