@@ -112,13 +112,13 @@ fn attack(stage: &Stage<'_>, mode: &[&str], path: &str, cookie: &str) -> Running
     stage.attack(&[&begin[..], &rest].concat())
 }
 
-/// Whether slowhttptest has made all its connections, by the last of its reports.
+/// Whether slowhttptest has made all its connections, by its last two reports: those that were cut at once stay pending
+/// with it, and no more are.
 fn all_have_come(said: &str) -> bool {
-    let last = |name: &str| -> Option<usize> {
-        let line = said.lines().rev().find(|line| line.contains(name))?;
-        line.rsplit(' ').next()?.trim().parse().ok()
+    let counts = |name: &str| -> Vec<usize> {
+        let lines = said.lines().rev().filter(|line| line.contains(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).take(2).collect()
     };
-    let of = |names: &[&str]| names.iter().map(|name| last(name)).sum::<Option<usize>>();
-    of(&["initializing:", "pending:"]) == Some(0)
-        && of(&["connected:", "error:", "closed:"]) == CONNECTIONS.parse().ok()
+    let [now, before] = counts("pending:")[..] else { return false };
+    now == before && counts("initializing:") == [0, 0]
 }
