@@ -11,7 +11,7 @@ use crate::{
     fields,
     rewrite::Place,
     upstream::{Connection, Source, Unanswered},
-    wire::Hold,
+    wire::Meanwhile,
 };
 
 /// Sends a request, whose fields were made the app's, and returns the answer, whose fields were made the client's.
@@ -172,10 +172,10 @@ pub(crate) fn request(
 }
 
 /// Passes interim answers of the app on as they come (RFC 9110 §15.2), but for 100, which is answered here, and 101.
-pub(crate) fn pass_on_interim<S: Send + 'static>(request: &mut Request<RequestBody>, client: Hold<S>) {
+pub(crate) fn pass_on_interim<S: Send + 'static>(request: &mut Request<RequestBody>, client: Meanwhile<S>) {
     hyper::ext::on_informational(request, move |answer| {
         if !matches!(answer.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
-            client.say_meanwhile(&interim_head(answer.status(), answer.headers()));
+            client.say(&interim_head(answer.status(), answer.headers()));
         }
     });
 }

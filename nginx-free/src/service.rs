@@ -198,7 +198,7 @@ impl<A: Admit> Service<A> {
                 let mut request = forward::request(parts.method, parts.uri, parts.headers, body);
                 // RFC 9110 §15.2: none for HTTP/1.0. h2 0.4 sends none at all.
                 if let Some(hold) = self.hold.as_ref().filter(|_| parts.version == Version::HTTP_11) {
-                    forward::pass_on_interim(&mut request, hold.clone());
+                    forward::pass_on_interim(&mut request, hold.meanwhile());
                 }
                 let sent = forward::forward(&admission.upstream, &way, request).await;
                 let took = entry.answered();

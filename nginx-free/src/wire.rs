@@ -27,7 +27,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -44,6 +44,9 @@ pub(crate) struct Wire<S>(Arc<Mutex<State<S>>>);
 
 /// The proxy's end.
 pub(crate) struct Hold<S>(Arc<Mutex<State<S>>>);
+
+/// What speaks to the client while it waits for an answer. It does not keep the connection open.
+pub(crate) struct Meanwhile<S>(Weak<Mutex<State<S>>>);
 
 struct State<S> {
     /// `None` once it was taken for a tunnel.
@@ -108,10 +111,18 @@ impl<S> Hold<S> {
         state.scanner.is_before_head(answered) && state.at_rest && state.interim.is_empty()
     }
 
+    /// For interim answers.
+    pub(crate) fn meanwhile(&self) -> Meanwhile<S> {
+        Meanwhile(Arc::downgrade(&self.0))
+    }
+}
+
+impl<S> Meanwhile<S> {
     /// Sends the head of an interim answer, its empty line included, unless the answer before is still on its way: it is
     /// a hint, and there is no good place for it then.
-    pub(crate) fn say_meanwhile(&self, head: &[u8]) {
-        let mut state = lock(&self.0);
+    pub(crate) fn say(&self, head: &[u8]) {
+        let Some(state) = self.0.upgrade() else { return };
+        let mut state = lock(&state);
         if state.at_rest && state.interim.len() + head.len() <= INTERIM {
             state.interim.extend_from_slice(head);
         }
@@ -245,14 +256,14 @@ mod tests {
     #[tokio::test]
     async fn interim_answers_leave_between_answers_and_never_within_one() {
         let (hold, mut wire, mut client) = wired(1000);
-        hold.say_meanwhile(b"<103>");
+        hold.meanwhile().say(b"<103>");
         wire.flush().await.unwrap();
-        hold.say_meanwhile(b"<102>");
+        hold.meanwhile().say(b"<102>");
         wire.write_all(b"<200").await.unwrap();
-        hold.say_meanwhile(b"<too late>");
+        hold.meanwhile().say(b"<too late>");
         wire.write_all(b">").await.unwrap();
         wire.flush().await.unwrap();
-        hold.say_meanwhile(b"<103 of the next>");
+        hold.meanwhile().say(b"<103 of the next>");
         wire.shutdown().await.unwrap();
         let mut seen = String::new();
         client.read_to_string(&mut seen).await.unwrap();
@@ -263,7 +274,7 @@ mod tests {
     async fn a_client_that_does_not_read_gets_few_of_them_and_whole() {
         let (hold, mut wire, mut client) = wired(3);
         for _ in 0..INTERIM {
-            hold.say_meanwhile(b"<103>");
+            hold.meanwhile().say(b"<103>");
         }
         let mut cx = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut wire).poll_flush(&mut cx).is_pending());
