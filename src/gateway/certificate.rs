@@ -284,8 +284,8 @@ mod tests {
         let at = |days: u64| {
             UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + days * 86_400))
         };
-        assert!(covers(&der(&dir), "localhost", at(393)));
-        assert!(!covers(&der(&dir), "localhost", at(397)));
+        assert!(covers(&der(&dir), "localhost", at(362)));
+        assert!(!covers(&der(&dir), "localhost", at(366)));
         fs::remove_dir_all(dir).unwrap();
     }
 
