@@ -268,7 +268,15 @@ impl<D: Dial> Connection<D> {
                 });
             }
         }
+        // Others that are ready are read first, and then all their requests leave in a row: the app, once woken, finds the
+        // next one there.
+        let mut has_let_others = false;
         std::future::poll_fn(|cx| {
+            if !has_let_others {
+                has_let_others = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.drive(cx);
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut self.context(cx)) {
                 return Poll::Ready(answer.map_err(|error| Unanswered::Broken(Box::new(error))));
