@@ -12,6 +12,8 @@ mod origin;
 mod pages;
 mod query;
 #[cfg(test)]
+mod terminal;
+#[cfg(test)]
 mod tests;
 mod tokens;
 

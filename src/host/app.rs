@@ -158,18 +158,10 @@ impl AppSpec {
         Ok(self.with_env(argv, room, session_env))
     }
 
-    /// An interactive shell: the image's, or the person's own.
-    pub fn shell(
-        &self,
-        room: &std::path::Path,
-        session_env: &[(OsString, OsString)],
-        login_shell: OsString,
-    ) -> Program {
-        let argv = match &self.container {
-            None => vec![login_shell, "-l".into()],
-            Some(container) => container.enter_words("shell"),
-        };
-        self.with_env(argv, room, session_env)
+    /// The runtime's own interactive shell; without a runtime, there is no such thing.
+    pub(super) fn shell(&self, room: &std::path::Path, session_env: &[(OsString, OsString)]) -> Program {
+        let argv = self.container.as_ref().map(|container| container.enter_words("shell"));
+        self.with_env(argv.unwrap_or_default(), room, session_env)
     }
 
     fn with_env(

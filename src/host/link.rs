@@ -77,6 +77,10 @@ enum Order {
         to: Endpoint,
         reply: oneshot::Sender<io::Result<OwnedFd>>,
     },
+    Listen {
+        at: Endpoint,
+        reply: oneshot::Sender<io::Result<OwnedFd>>,
+    },
     Listeners {
         reply: oneshot::Sender<Listening>,
     },
@@ -122,6 +126,7 @@ impl Link {
             starting: HashMap::new(),
             running: HashMap::new(),
             dials: HashMap::new(),
+            listens: HashMap::new(),
             listings: HashMap::new(),
         };
         tokio::spawn(task.run(inbox));
@@ -163,6 +168,16 @@ impl Link {
         Ok(answer.await.map_err(|_| LinkError::Gone)??)
     }
 
+    /// Listens at `at`, inside. What comes out is a listening stream socket; this is checked.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] as `bind(2)`; [`LinkError::Gone`].
+    pub async fn listen(&self, at: Endpoint) -> Result<OwnedFd, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Listen { at, reply }).await?;
+        Ok(answer.await.map_err(|_| LinkError::Gone)??)
+    }
+
     /// What listens, inside.
     ///
     /// # Errors
@@ -194,6 +209,7 @@ struct Task {
     starting: HashMap<RequestId, (oneshot::Sender<io::Result<RequestId>>, oneshot::Sender<Exit>)>,
     running: HashMap<RequestId, oneshot::Sender<Exit>>,
     dials: HashMap<RequestId, oneshot::Sender<io::Result<OwnedFd>>>,
+    listens: HashMap<RequestId, oneshot::Sender<io::Result<OwnedFd>>>,
     listings: HashMap<RequestId, oneshot::Sender<Listening>>,
 }
 
@@ -246,6 +262,10 @@ impl Task {
                 self.dials.insert(id, reply);
                 self.write(&Request::Dial { id, to }, &[]).await
             }
+            Order::Listen { at, reply } => {
+                self.listens.insert(id, reply);
+                self.write(&Request::Listen { id, at }, &[]).await
+            }
             Order::Listeners { reply } => {
                 self.listings.insert(id, reply);
                 self.write(&Request::Listeners { id }, &[]).await
@@ -266,11 +286,10 @@ impl Task {
             names::relay(&questions, std::mem::take(&mut fds)).ok()?;
         }
         let socket = fds.pop();
-        let carries = matches!(event, Event::Connected { .. });
+        let carries = matches!(event, Event::Connected { .. } | Event::Listening { .. });
         if (socket.is_some() && !carries) || !fds.is_empty() {
             return None;
         }
-        let refused = |errno| Err(io::Error::from_raw_os_error(errno));
         match event {
             Event::Ready => self.change(Health::Starting, Health::Ready)?,
             Event::Failed { what, errno } => {
@@ -282,22 +301,16 @@ impl Task {
                 let _ = started.send(Ok(id));
                 self.running.insert(id, exited);
             }
-            Event::NotSpawned { id, errno } => {
-                drop(self.starting.remove(&id)?.0.send(refused(errno).map(|()| id)))
-            }
+            Event::NotSpawned { id, errno } => drop(self.starting.remove(&id)?.0.send(refused(errno))),
             Event::Exited { id, exit } => drop(self.running.remove(&id)?.send(exit)),
             Event::Connected { id } => {
-                let answer = match socket {
-                    Some(socket) if message::is_connected_stream(&socket) => Ok(socket),
-                    Some(_) => return None,
-                    // It was lost for want of a number: one connection's trouble, not the session's.
-                    None => Err(io::Error::from_raw_os_error(libc::EMFILE)),
-                };
-                let _ = self.dials.remove(&id)?.send(answer);
+                let _ = self.dials.remove(&id)?.send(checked(socket, message::is_connected_stream)?);
             }
-            Event::NotConnected { id, errno } => {
-                let _ = self.dials.remove(&id)?.send(Err(io::Error::from_raw_os_error(errno)));
+            Event::NotConnected { id, errno } => drop(self.dials.remove(&id)?.send(refused(errno))),
+            Event::Listening { id } => {
+                let _ = self.listens.remove(&id)?.send(checked(socket, message::is_listening_stream)?);
             }
+            Event::NotListening { id, errno } => drop(self.listens.remove(&id)?.send(refused(errno))),
             Event::Listeners { id, addresses, names } => {
                 drop(self.listings.remove(&id)?.send(Listening { addresses, names }));
             }
@@ -317,6 +330,19 @@ impl Task {
             fits
         });
         Some(())
+    }
+}
+
+fn refused<T>(errno: i32) -> io::Result<T> {
+    Err(io::Error::from_raw_os_error(errno))
+}
+
+/// A socket that came out, if it is what was asked for. `None` where it is something else.
+fn checked(socket: Option<OwnedFd>, fits: fn(&OwnedFd) -> bool) -> Option<io::Result<OwnedFd>> {
+    match socket {
+        Some(socket) => fits(&socket).then_some(Ok(socket)),
+        // It was lost for want of a number: one connection's trouble, not the session's.
+        None => Some(refused(libc::EMFILE)),
     }
 }
 

@@ -11,9 +11,10 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{
-    AppSpec, Container, ImageError, Link, LinkError, Target,
+    AppSpec, AppStream, Container, ImageError, InsideListener, Invocation, Link, LinkError, Target,
     app::CommandError,
     image::{self, Scripts},
+    invocation,
     link::{Health, Started},
     port,
 };
@@ -74,6 +75,9 @@ pub struct LocalHost {
     room: PathBuf,
     /// The same folder, as it is called inside.
     room_inside: PathBuf,
+    isolation: Isolation,
+    /// The person's own.
+    login_shell: OsString,
 }
 
 /// The app, started.
@@ -101,13 +105,15 @@ impl LocalHost {
         sandbox: &SandboxSpec,
         app: AppSpec,
         session_env: Vec<(OsString, OsString)>,
+        login_shell: OsString,
     ) -> Self {
         let room = sandbox.footprint.room();
         let room_inside = match sandbox.isolation {
             Isolation::Namespace => sandbox.cover.clone(),
             Isolation::Socket => room.clone(),
         };
-        Self { link, app, session_env, room, room_inside }
+        let isolation = sandbox.isolation;
+        Self { link, app, session_env, room, room_inside, isolation, login_shell }
     }
 
     /// The link, for those who dial.
@@ -187,24 +193,43 @@ impl LocalHost {
         port::answers(&self.link, target).await.map_err(|_| self.lost())
     }
 
-    /// Runs any command in the room, as the app would run. No words mean a shell.
+    /// Runs any command in the room, as the app would run, with `extra_env` besides the app's environment.
     ///
     /// # Errors
     /// As [`HostError`].
     pub async fn exec(
         &self,
-        words: Vec<OsString>,
+        what: Invocation,
         extra_env: &[(OsString, OsString)],
-        login_shell: OsString,
         streams: Streams,
     ) -> Result<Started, HostError> {
         let env: Vec<_> = self.session_env.iter().chain(extra_env).cloned().collect();
-        let program = if words.is_empty() {
-            self.app.shell(&self.room_inside, &env, login_shell)
-        } else {
-            self.app.enter(words, &self.room_inside, &env)?
+        let program = match invocation::words(what, &self.app, &self.login_shell) {
+            Some(words) => self.app.enter(words, &self.room_inside, &env)?,
+            None => self.app.shell(&self.room_inside, &env),
         };
         self.spawn_with(&program, streams).await
+    }
+
+    /// Connects to `to`, inside: what listens there sees a client in the session.
+    ///
+    /// # Errors
+    /// As `connect(2)`; `NotConnected` where the sandbox has ended.
+    pub async fn connect(&self, to: Endpoint) -> io::Result<AppStream> {
+        port::connect(&self.link, to).await
+    }
+
+    /// Listens at `at`, inside: for programs of the session.
+    ///
+    /// # Errors
+    /// As `bind(2)`; `NotConnected` where the sandbox has ended.
+    pub async fn listen(&self, at: Endpoint) -> io::Result<InsideListener> {
+        port::listen(&self.link, at).await
+    }
+
+    /// How the session is fenced: without namespaces, its network is the node's.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
     }
 
     /// Signals the process group of a started program.

@@ -4,6 +4,7 @@
 mod app;
 mod channel;
 mod image;
+mod invocation;
 mod link;
 mod local;
 mod names;
@@ -14,7 +15,8 @@ mod scripts;
 pub use app::{AppSpec, Container, ImageSpec};
 pub use channel::Channel;
 pub use image::{ImageError, Scripts, inspect, pull, resolve};
+pub use invocation::Invocation;
 pub use link::{Health, Link, LinkError, Listening, Started};
 pub use local::{HostError, LocalHost, Running};
-pub use port::{AppStream, Dialer, Target};
+pub use port::{AppStream, Dialer, InsideListener, Target};
 pub use runtime::{Runtime, RuntimeError};

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
     time::{Instant, timeout},
@@ -100,13 +100,65 @@ async fn speaks_http(link: &Link, endpoint: &Endpoint) -> io::Result<bool> {
     Ok(&start == b"HTTP/")
 }
 
-async fn connect(link: &Link, endpoint: Endpoint) -> io::Result<AppStream> {
+pub(super) async fn connect(link: &Link, endpoint: Endpoint) -> io::Result<AppStream> {
     let unix = matches!(endpoint, Endpoint::Unix(_));
-    let socket = link.dial(endpoint).await.map_err(|error| match error {
+    AppStream::new(link.dial(endpoint).await.map_err(reason)?, unix)
+}
+
+pub(super) async fn listen(link: &Link, endpoint: Endpoint) -> io::Result<InsideListener> {
+    let unix = matches!(endpoint, Endpoint::Unix(_));
+    InsideListener::new(link.listen(endpoint).await.map_err(reason)?, unix)
+}
+
+fn reason(error: LinkError) -> io::Error {
+    match error {
         LinkError::Refused(error) => error,
         LinkError::Gone => io::Error::new(io::ErrorKind::NotConnected, "the sandbox has ended"),
-    })?;
-    AppStream::new(socket, unix)
+    }
+}
+
+/// A listener inside, for programs of the session.
+pub enum InsideListener {
+    /// In the sandbox's network.
+    Tcp(TcpListener),
+    /// At a socket in the filesystem, as init sees it.
+    Unix(UnixListener),
+}
+
+impl InsideListener {
+    fn new(socket: OwnedFd, unix: bool) -> io::Result<Self> {
+        if unix {
+            let listener = std::os::unix::net::UnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            return Ok(Self::Unix(UnixListener::from_std(listener)?));
+        }
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(listener)?))
+    }
+
+    /// Waits for the next client, and says where it comes from: nothing of the kind with a unix socket.
+    ///
+    /// # Errors
+    /// As `accept(2)`.
+    pub async fn accept(&self) -> io::Result<(AppStream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((AppStream::Tcp(stream), Some(from)))
+            }
+            Self::Unix(listener) => Ok((AppStream::Unix(listener.accept().await?.0), None)),
+        }
+    }
+
+    /// Its port, with TCP.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// The way to the app, for a gateway: a new connection each time it is asked.

@@ -247,6 +247,12 @@ impl Server {
                     self.tell(&event)?;
                 }
             }
+            Request::Listen { id, at } => match dial::listen(&at) {
+                Ok(socket) => {
+                    protocol::send(self.supervisor.as_fd(), &Event::Listening { id }, &[socket.as_fd()])?;
+                }
+                Err(error) => self.tell(&Event::NotListening { id, errno: errno(&error) })?,
+            },
             Request::Listeners { id } => {
                 let found = match self.isolation {
                     Isolation::Namespace => listeners::all()?,

@@ -8,7 +8,7 @@
 //!     │                              │ ── helper (pasta) ──►       │ …
 //!     │                              │ ── Go ─────────────────────►│ drops its rights
 //!     │◄─────────────────────────────────────────────── Ready ─────│
-//!     │ ── Spawn, Dial, Listeners, Signal, WatchRoom ─────────────►│
+//!     │ ── Spawn, Dial, Listen, Listeners, Signal, WatchRoom ─────►│
 //!     │◄────────── Spawned, Exited, Connected, …, RoomBroken ──────│
 //!     │◄── Ended(why) ───────────────│ when init or the helper dies │
 //! ```
@@ -64,6 +64,13 @@ pub enum Request {
         /// Where to.
         to: Endpoint,
     },
+    /// Listen, for programs of the session. Answered by [`Event::Listening`] or [`Event::NotListening`].
+    Listen {
+        /// Numbers the request.
+        id: RequestId,
+        /// Where; port 0 for any.
+        at: Endpoint,
+    },
     /// Say what listens. Answered by [`Event::Listeners`].
     Listeners {
         /// Numbers the request.
@@ -113,6 +120,18 @@ pub enum Event {
     /// No connection.
     NotConnected {
         /// That of its `Dial`.
+        id: RequestId,
+        /// `errno(3)`, 0 where none.
+        errno: i32,
+    },
+    /// A listening socket, as the message's one descriptor.
+    Listening {
+        /// That of its `Listen`.
+        id: RequestId,
+    },
+    /// None.
+    NotListening {
+        /// That of its `Listen`.
         id: RequestId,
         /// `errno(3)`, 0 where none.
         errno: i32,

@@ -118,12 +118,22 @@ fn descriptors(header: &libc::msghdr) -> (Vec<OwnedFd>, bool) {
 }
 
 /// Whether a received descriptor is a connected stream socket of family `AF_INET`, `AF_INET6` or `AF_UNIX`.
-pub fn is_connected_stream<Fd: AsFd>(fd: Fd) -> bool {
-    use nix::sys::socket::{SockaddrLike, SockaddrStorage, getpeername, getsockopt, sockopt};
-    let kind = getsockopt(&fd, sockopt::SockType);
-    let peer = getpeername::<SockaddrStorage>(fd.as_fd().as_raw_fd());
-    let family = peer.ok().and_then(|peer| peer.family());
-    kind == Ok(SockType::Stream)
+pub fn is_connected_stream<Fd: AsFd>(fd: &Fd) -> bool {
+    use nix::sys::socket::{SockaddrStorage, getpeername};
+    is_stream(fd, getpeername::<SockaddrStorage>(fd.as_fd().as_raw_fd()))
+}
+
+/// Whether a received descriptor is a listening stream socket of one of these families.
+pub fn is_listening_stream<Fd: AsFd>(fd: &Fd) -> bool {
+    use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt, sockopt};
+    getsockopt(fd, sockopt::AcceptConn) == Ok(true)
+        && is_stream(fd, getsockname::<SockaddrStorage>(fd.as_fd().as_raw_fd()))
+}
+
+fn is_stream<Fd: AsFd>(fd: &Fd, address: nix::Result<nix::sys::socket::SockaddrStorage>) -> bool {
+    use nix::sys::socket::{SockaddrLike, getsockopt, sockopt};
+    let family = address.ok().and_then(|address| address.family());
+    getsockopt(fd, sockopt::SockType) == Ok(SockType::Stream)
         && matches!(family, Some(AddressFamily::Inet | AddressFamily::Inet6 | AddressFamily::Unix))
 }
 
@@ -172,8 +182,10 @@ mod tests {
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(is_connected_stream(&stream));
         assert!(!is_connected_stream(&listener));
-        assert!(!is_connected_stream(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
-        assert!(!is_connected_stream(std::fs::File::open("/dev/null").unwrap()));
+        assert!(!is_connected_stream(&std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
+        assert!(!is_connected_stream(&std::fs::File::open("/dev/null").unwrap()));
+        assert!(is_listening_stream(&listener));
+        assert!(!is_listening_stream(&stream));
         assert!(!is_connected_stream(&pair().unwrap().0));
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that init makes for the supervisor, none of which may hold it up.
+//! Connections and listeners that init makes for the supervisor, none of which may hold it up.
 
 use std::{
     io,
@@ -59,6 +59,19 @@ impl Pending {
 
 fn is_connected(socket: &OwnedFd) -> bool {
     nix::sys::socket::getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok()
+}
+
+/// Listens, for programs of the session. A socket in the filesystem is its owner's alone, as an ssh server makes it.
+pub(super) fn listen(at: &Endpoint) -> io::Result<OwnedFd> {
+    match at {
+        Endpoint::Tcp(address) => Ok(std::net::TcpListener::bind(address)?.into()),
+        Endpoint::Unix(path) => {
+            let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+            let bound = std::os::unix::net::UnixListener::bind(path);
+            nix::sys::stat::umask(before);
+            Ok(bound?.into())
+        }
+    }
 }
 
 fn attempt(to: &Endpoint) -> io::Result<OwnedFd> {

@@ -88,14 +88,14 @@ impl<'a> Session<'a> {
         let door = door::Door::open(&spec, &mut record, listener, dialer, log_len.clone())
             .map_err(|why| broken(&record, why))?;
         let session_env = door::session_env(&spec, &record, door.base_url());
-        let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env));
+        let login_shell = spec.login_shell.clone().into_os_string();
+        let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env, login_shell));
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host: Arc::clone(&host),
             door: door.handle(),
             stop,
             log_len: log_len.clone(),
-            login_shell: spec.login_shell.clone().into_os_string(),
         };
         requests.listen(&spec.sandbox.footprint.session).map_err(|error| io(&record, error))?;
         records.write(&record).map_err(|error| broken(&record, error.to_string()))?;

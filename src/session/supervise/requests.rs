@@ -1,7 +1,6 @@
 //! What comes over the control socket, and its answers.
 
 use std::{
-    ffi::OsString,
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -18,7 +17,7 @@ use tokio::{
 
 use super::{door::DoorHandle, life::Stop};
 use crate::{
-    host::{Channel, HostError, LocalHost},
+    host::{Channel, HostError, Invocation, LocalHost},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
     sys::{message, readiness, spawn::Streams},
@@ -36,7 +35,6 @@ pub(super) struct Requests {
     pub(super) door: DoorHandle,
     pub(super) stop: mpsc::Sender<Stop>,
     pub(super) log_len: watch::Receiver<u64>,
-    pub(super) login_shell: OsString,
 }
 
 impl Requests {
@@ -98,7 +96,8 @@ impl Requests {
             (false, Some(input), Some(output), Some(error)) => Streams::Separate([input, output, error]),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
-        let started = match self.host.exec(spec.words, &spec.env, self.login_shell.clone(), streams).await {
+        let what = if spec.words.is_empty() { Invocation::Shell } else { Invocation::Words(spec.words) };
+        let started = match self.host.exec(what, &spec.env, streams).await {
             Ok(started) => started,
             Err(error) => return client.send(&refusal(&error), &[]).await,
         };

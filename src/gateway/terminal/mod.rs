@@ -1,0 +1,3 @@
+//! The terminal page and its WebSocket.
+
+pub(crate) mod message;
