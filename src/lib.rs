@@ -11,5 +11,6 @@ pub mod host;
 pub mod sandbox;
 pub mod session;
 pub mod sys;
+pub mod terminal;
 pub mod verify;
 pub mod words;

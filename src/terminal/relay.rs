@@ -1,0 +1,242 @@
+//! The task that owns one pseudoterminal: reads what the program writes, writes what people type, keeps its size.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::{Buf, Bytes};
+use nix::sys::signal::Signal;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+
+use super::{Attach, Attachment, Forget, Keep, Recording, TerminalId, state::State, winsize};
+use crate::{
+    host::{LocalHost, Started},
+    sys::{descriptor::set_nonblocking, process::Exit, readiness, terminal},
+    words::Size,
+};
+
+/// The most that is read in one go, before others have their turn.
+const TURN: usize = 64 * 1024;
+/// Messages of input that wait; each is bounded by whoever takes it in.
+const WAITING: usize = 16;
+
+/// A terminal of a session. Cheap to clone.
+#[derive(Clone)]
+pub struct Terminal(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) id: TerminalId,
+    state: Mutex<State>,
+    /// There may be something to hear.
+    pub(super) news: watch::Sender<()>,
+    /// There may be something for the relay to do.
+    pub(super) progress: Notify,
+    pub(super) input: mpsc::Sender<Bytes>,
+    host: Arc<LocalHost>,
+    program: u64,
+}
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something has changed: for everybody to look.
+    pub(super) fn stir(&self) {
+        self.news.send_replace(());
+        self.progress.notify_one();
+    }
+}
+
+impl Terminal {
+    /// Begins to relay: `pty` is our side of it, `started` the program on the other.
+    #[expect(clippy::too_many_arguments, reason = "what a terminal is made of, put together in one place")]
+    pub(super) fn begin(
+        id: TerminalId,
+        pty: OwnedFd,
+        started: Started,
+        host: Arc<LocalHost>,
+        size: Size,
+        keep: Keep,
+        label: String,
+        forget: Forget,
+    ) -> io::Result<Self> {
+        set_nonblocking(&pty)?;
+        let pty = readiness::watch(pty, Interest::READABLE | Interest::WRITABLE)?;
+        let (input, typed) = mpsc::channel(WAITING);
+        let inner = Arc::new(Inner {
+            id,
+            state: Mutex::new(State::new(size, keep, label)),
+            news: watch::Sender::new(()),
+            progress: Notify::new(),
+            input,
+            host,
+            program: started.id(),
+        });
+        let relay =
+            Relay { inner: Arc::clone(&inner), pty, typed, pending: Bytes::new(), size, silent: false };
+        tokio::spawn(async move {
+            relay.run(started).await;
+            drop(forget);
+        });
+        Ok(Self(inner))
+    }
+
+    /// Its number.
+    pub fn id(&self) -> TerminalId {
+        self.0.id
+    }
+
+    /// The title that its program gave it, else what runs on it.
+    pub fn title(&self) -> String {
+        self.0.state().title()
+    }
+
+    /// When its owner last looked at it or typed.
+    pub fn last_used(&self) -> Instant {
+        self.0.state().last_used()
+    }
+
+    /// Its size.
+    pub fn size(&self) -> Size {
+        self.0.state().size()
+    }
+
+    /// Gives somebody a seat. None where it has ended.
+    pub fn attach(&self, attach: Attach) -> Option<Attachment> {
+        Attachment::new(Arc::clone(&self.0), attach)
+    }
+
+    /// Tells the owner something, wherever she looks at this terminal.
+    pub fn notify_owner(&self, text: &str) {
+        self.0.state().notify_owner(text);
+        self.0.stir();
+    }
+
+    /// Records from now on, or no more.
+    pub fn record(&self, recording: Option<Recording>) {
+        self.0.state().record(recording);
+    }
+
+    /// Signals the program and all that runs in its group.
+    pub async fn signal(&self, signal: Signal) {
+        // A sandbox that has ended has no program left to signal.
+        let _ = self.0.host.signal(self.0.program, signal).await;
+    }
+}
+
+struct Relay {
+    inner: Arc<Inner>,
+    pty: AsyncFd<OwnedFd>,
+    typed: mpsc::Receiver<Bytes>,
+    /// What was typed and is still to be written.
+    pending: Bytes,
+    /// The size that the kernel knows.
+    size: Size,
+    /// No program has it open any more.
+    silent: bool,
+}
+
+enum Turn {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    Typed(Bytes),
+    Exited(Option<Exit>),
+    LookAgain,
+}
+
+impl Relay {
+    async fn run(mut self, started: Started) {
+        let mut buffer = vec![0; TURN];
+        let mut exit = std::pin::pin!(async { started.exit().await.ok() });
+        let ended = loop {
+            self.apply_size();
+            let (held, abandoned) = {
+                let mut state = self.inner.state();
+                (state.held(Instant::now()), state.is_abandoned())
+            };
+            if abandoned {
+                // The pty closes, and the kernel tells all who are on it (SIGHUP, setsid(2)).
+                break None;
+            }
+            let reads = held.is_none() && !self.silent;
+            let writes = !self.pending.is_empty() && !self.silent;
+            let turn = tokio::select! {
+                biased;
+                // What is typed comes first: an interrupt is to overtake what it interrupts.
+                Some(bytes) = self.typed.recv(), if self.pending.is_empty() => Turn::Typed(bytes),
+                wrote = self.pty.async_io(Interest::WRITABLE, |pty| write(pty, &self.pending)), if writes => Turn::Wrote(wrote),
+                read = self.pty.async_io(Interest::READABLE, |pty| read(pty, &mut buffer)), if reads => Turn::Read(read),
+                ended = &mut exit => Turn::Exited(ended),
+                () = self.inner.progress.notified() => Turn::LookAgain,
+                () = tokio::time::sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => Turn::LookAgain,
+            };
+            match turn {
+                Turn::Typed(bytes) => self.pending = bytes,
+                Turn::Wrote(Ok(count)) => self.pending.advance(count),
+                // Nobody reads it any more.
+                Turn::Wrote(Err(_)) => self.pending = Bytes::new(),
+                Turn::Read(Ok(count @ 1..)) => self.take(&buffer[..count]),
+                // No program has it open: the end that is to be told is that of the first one.
+                Turn::Read(_) => self.silent = true,
+                Turn::Exited(exit) => {
+                    self.drain(&mut buffer);
+                    break exit;
+                }
+                Turn::LookAgain => {}
+            }
+        };
+        self.inner.state().end(ended);
+        self.inner.stir();
+    }
+
+    fn take(&self, bytes: &[u8]) {
+        self.inner.state().output(Bytes::copy_from_slice(bytes), Instant::now());
+        self.inner.news.send_replace(());
+    }
+
+    /// What was written before the program ended.
+    fn drain(&self, buffer: &mut [u8]) {
+        // One that goes on in the background could write for ever.
+        for _ in 0..64 {
+            match read(&self.pty.get_ref(), buffer) {
+                Ok(count @ 1..) => self.take(&buffer[..count]),
+                _ => break,
+            }
+        }
+    }
+
+    fn apply_size(&mut self) {
+        let size = self.inner.state().size();
+        if size != self.size {
+            self.size = size;
+            // One that has closed has no size any more.
+            let _ = terminal::resize(self.pty.get_ref().as_fd(), &winsize(size));
+        }
+    }
+}
+
+/// Reads until there is no more or `buffer` is full: a pty gives some 4 KiB at a time.
+fn read(pty: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match nix::unistd::read(pty, &mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) if filled > 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(filled)
+}
+
+fn write(pty: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(nix::unistd::write(pty, bytes)?)
+}

@@ -1,0 +1,339 @@
+//! What is known of one terminal: its output, its screen, who is there and how far he is. Decides, and does no I/O.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU16,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Attach, Began, ClientId, Event, Keep, Recording, history::History, hold::Hold, typed::Typed};
+use crate::{
+    sys::process::Exit,
+    words::{Access, Size},
+};
+
+/// The most that is handed out at once.
+const PORTION: usize = 64 * 1024;
+/// The most that somebody is told before he listens.
+const NOTICES: usize = 16;
+/// The longest title that is kept, in characters.
+const TITLE: usize = 200;
+
+pub(super) type SeatId = u64;
+
+/// One terminal.
+pub(super) struct State {
+    history: History,
+    screen: vt100::Parser<Title>,
+    label: String,
+    size: Size,
+    keep: Keep,
+    seats: BTreeMap<SeatId, Seat>,
+    last_seat: SeatId,
+    /// Whose size counts, and who answers what programs ask of a terminal.
+    lead: Option<SeatId>,
+    absent: VecDeque<(ClientId, Hold)>,
+    typed: Typed,
+    /// What the leading page has been sent: programs' questions in it have been answered, or never will be.
+    answered: u64,
+    last_used: Instant,
+    /// Somebody who owns it was there.
+    visited: bool,
+    /// How its program ended; none where that is not known.
+    ended: Option<Option<Exit>>,
+    recording: Option<Recording>,
+}
+
+/// Somebody who is there.
+struct Seat {
+    access: Access,
+    client: Option<ClientId>,
+    who: String,
+    /// The offset of what he is sent next.
+    at: u64,
+    hold: Hold,
+    own_size: Option<Size>,
+    /// The size that he knows, and whether it is his.
+    told: (Size, bool),
+    notices: VecDeque<String>,
+    /// He began in the middle: his screen is put right when he has caught up.
+    redraw: bool,
+    /// He has heard of the end.
+    over: bool,
+}
+
+/// So many connections that broke off are remembered.
+const ABSENT: usize = 16;
+
+/// The title that a program gives its window.
+#[derive(Default)]
+struct Title(String);
+
+impl vt100::Callbacks for Title {
+    fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
+        let title = String::from_utf8_lossy(title);
+        self.0 = title.chars().filter(|c| !c.is_control()).take(TITLE).collect();
+    }
+}
+
+fn screen_of(size: Size) -> vt100::Parser<Title> {
+    let cells = |n: u16| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN);
+    vt100::Parser::new_with_callbacks(cells(size.rows()), cells(size.cols()), 0, Title::default())
+}
+
+impl State {
+    pub(super) fn new(size: Size, keep: Keep, label: String) -> Self {
+        Self {
+            history: History::default(),
+            screen: screen_of(size),
+            label,
+            size,
+            keep,
+            seats: BTreeMap::new(),
+            last_seat: 0,
+            lead: None,
+            absent: VecDeque::new(),
+            typed: Typed::default(),
+            answered: 0,
+            last_used: Instant::now(),
+            visited: false,
+            ended: None,
+            recording: None,
+        }
+    }
+
+    /// Takes in what the program has written.
+    pub(super) fn output(&mut self, bytes: Bytes, now: Instant) {
+        for seat in self.seats.values_mut() {
+            seat.hold.rest(self.history.end(), now);
+        }
+        // A stranger's bytes: should they find a fault in the emulator, the screen it keeps is lost, and nothing else.
+        let parsed = catch_unwind(AssertUnwindSafe(|| self.screen.process(&bytes)));
+        if parsed.is_err() {
+            self.screen = screen_of(self.size);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.output(&bytes);
+        }
+        self.history.push(bytes);
+    }
+
+    /// Until when its program is to be held back, if it is.
+    pub(super) fn held(&mut self, now: Instant) -> Option<Instant> {
+        self.absent.retain(|(_, hold)| !hold.is_over(now));
+        let end = self.history.end();
+        let owners = self.seats.values().filter(|seat| seat.access == Access::Owner).map(|seat| &seat.hold);
+        owners.chain(self.absent.iter().map(|(_, hold)| hold)).filter_map(|hold| hold.holds(end, now)).min()
+    }
+
+    /// Whether it is to be hung up.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let owned = self.seats.values().any(|seat| seat.access == Access::Owner);
+        self.keep == Keep::WhileAttached && self.visited && !owned
+    }
+
+    pub(super) fn end(&mut self, exit: Option<Exit>) {
+        self.ended.get_or_insert(exit);
+        self.recording = None;
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    pub(super) fn last_used(&self) -> Instant {
+        self.last_used
+    }
+
+    pub(super) fn title(&self) -> String {
+        let title = &self.screen.callbacks().0;
+        if title.is_empty() { self.label.clone() } else { title.clone() }
+    }
+
+    pub(super) fn record(&mut self, recording: Option<Recording>) {
+        self.recording = recording;
+    }
+
+    /// Gives somebody a seat.
+    pub(super) fn seat(&mut self, attach: Attach, now: Instant) -> (SeatId, Began) {
+        let Attach { access, client, who, have, size } = attach;
+        // He is back, or has opened another connection.
+        self.absent.retain(|(its, _)| Some(its) != client.as_ref());
+        let known = have.filter(|at| (self.history.start()..=self.history.end()).contains(at));
+        let from = known.unwrap_or_else(|| self.history.beginning());
+        let replay = known.unwrap_or(self.answered.max(from));
+        let taken = client.as_ref().map_or(0, |client| self.typed.taken(client));
+        self.last_seat += 1;
+        let id = self.last_seat;
+        let seat = Seat {
+            access,
+            client,
+            who,
+            at: from,
+            hold: Hold::present(from, now),
+            own_size: size.filter(|_| access == Access::Owner),
+            told: (self.size, false),
+            notices: VecDeque::new(),
+            redraw: known.is_none() && from > 0,
+            over: false,
+        };
+        self.seats.insert(id, seat);
+        if access == Access::Owner {
+            self.visited = true;
+            self.take_lead(id);
+        }
+        let leads = self.lead == Some(id);
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.told = (self.size, leads);
+        }
+        (id, Began { reset: known.is_none(), from, replay, taken, size: self.size, leads })
+    }
+
+    /// Takes a seat away.
+    pub(super) fn leave(&mut self, id: SeatId, now: Instant) {
+        let Some(seat) = self.seats.remove(&id) else { return };
+        if let (Access::Owner, Some(client)) = (seat.access, seat.client) {
+            if self.absent.len() == ABSENT {
+                self.absent.pop_front();
+            }
+            self.absent.push_back((client, seat.hold.absent(now)));
+        }
+        if self.lead == Some(id) {
+            self.lead = None;
+            let next = self.seats.iter().rev().find(|(_, seat)| seat.own_size.is_some()).map(|(id, _)| *id);
+            if let Some(next) = next {
+                self.take_lead(next);
+            }
+        }
+    }
+
+    /// Makes this window's size the one that counts. Only an owner's can.
+    pub(super) fn take_lead(&mut self, id: SeatId) {
+        let Some(size) = self.seats.get(&id).and_then(|seat| seat.own_size) else { return };
+        self.lead = Some(id);
+        self.last_used = Instant::now();
+        self.set_size(size);
+    }
+
+    pub(super) fn resize(&mut self, id: SeatId, size: Size) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        if seat.access != Access::Owner {
+            return;
+        }
+        seat.own_size = Some(size);
+        if self.lead == Some(id) {
+            self.set_size(size);
+        } else if self.lead.is_none() {
+            self.take_lead(id);
+        }
+    }
+
+    fn set_size(&mut self, size: Size) {
+        if size == self.size {
+            return;
+        }
+        self.size = size;
+        let cells = |n: u16| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN);
+        let resized =
+            catch_unwind(AssertUnwindSafe(|| self.screen.set_size(cells(size.rows()), cells(size.cols()))));
+        if resized.is_err() {
+            self.screen = screen_of(size);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.resize(size);
+        }
+    }
+
+    /// Judges what somebody types: what of it is new, if he may. `at` is its offset in what his page has typed.
+    pub(super) fn typed(&mut self, id: SeatId, at: Option<u64>, bytes: Bytes) -> Bytes {
+        let Some(seat) = self.seats.get(&id) else { return Bytes::new() };
+        if seat.access < Access::Type {
+            return Bytes::new();
+        }
+        let new = match (at, &seat.client) {
+            (Some(at), Some(client)) => self.typed.take(client, at, bytes),
+            _ => bytes,
+        };
+        if let (Some(recording), false) = (&mut self.recording, new.is_empty()) {
+            recording.input(&seat.who, &new);
+        }
+        if seat.access == Access::Owner {
+            self.last_used = Instant::now();
+            if self.lead != Some(id) {
+                self.take_lead(id);
+            }
+        }
+        new
+    }
+
+    /// How much of what this page has typed has been taken.
+    pub(super) fn taken(&self, id: SeatId) -> u64 {
+        let client = self.seats.get(&id).and_then(|seat| seat.client.as_ref());
+        client.map_or(0, |client| self.typed.taken(client))
+    }
+
+    /// He has seen the output up to there.
+    pub(super) fn shown(&mut self, id: SeatId, at: u64, now: Instant) {
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.hold.advance(at.min(seat.at), now);
+        }
+    }
+
+    /// Tells the owner, wherever she looks at it.
+    pub(super) fn notify_owner(&mut self, text: &str) {
+        for seat in self.seats.values_mut().filter(|seat| seat.access == Access::Owner) {
+            if seat.notices.len() < NOTICES {
+                seat.notices.push_back(text.to_owned());
+            }
+        }
+    }
+
+    /// What this seat is to hear next. None for now.
+    pub(super) fn next(&mut self, id: SeatId, now: Instant) -> Option<Event> {
+        let (end, start) = (self.history.end(), self.history.start());
+        let size = (self.size, self.lead == Some(id));
+        let answered = self.answered;
+        let seat = self.seats.get_mut(&id)?;
+        if seat.told != size {
+            seat.told = size;
+            return Some(Event::Size { size: size.0, leads: size.1 });
+        }
+        if let Some(text) = seat.notices.pop_front() {
+            return Some(Event::Notice(text));
+        }
+        if seat.at < start {
+            let from = self.history.beginning();
+            (seat.at, seat.redraw, seat.hold) = (from, true, Hold::present(from, now));
+            return Some(Event::Skip { from, replay: answered.max(from) });
+        }
+        if seat.at < end {
+            let (at, bytes) = (seat.at, self.history.read(seat.at, PORTION));
+            seat.at += bytes.len() as u64;
+            if size.1 {
+                self.answered = answered.max(seat.at);
+            }
+            return Some(Event::Output { at, bytes });
+        }
+        if std::mem::take(&mut seat.redraw) {
+            return Some(Event::Redraw(redraw(self.screen.screen())));
+        }
+        if let (Some(exit), false) = (self.ended, seat.over) {
+            seat.over = true;
+            return Some(Event::Ended(exit));
+        }
+        None
+    }
+}
+
+/// What puts a screen right that has seen only the last part of the output.
+fn redraw(screen: &vt100::Screen) -> String {
+    let buffer = if screen.alternate_screen() { "\x1b[?1049h" } else { "\x1b[?1049l" };
+    format!("\x1b[0m\x1b[r{buffer}{}", screen.state_formatted())
+}
