@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// 256 random bits, written as 43 characters that need no escaping in a URL, a cookie or a shell.
+/// A secret text: by default 256 random bits, written as 43 characters that need no escaping in a URL, a cookie or a shell.
 ///
 /// Prints as `***`, is wiped when dropped, and has no `Serialize`: whoever sends one on says so with [`Secret::reveal`].
 pub struct Secret(Zeroizing<String>);
@@ -25,6 +25,11 @@ impl Secret {
         let mut bytes = Zeroizing::new([0_u8; 32]);
         getrandom::fill(&mut *bytes).map_err(std::io::Error::other)?;
         Ok(Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))))
+    }
+
+    /// One that was made elsewhere, from random numbers of that kind: a code to be read out, say.
+    pub fn from_text(text: String) -> Self {
+        Self(Zeroizing::new(text))
     }
 
     /// The text itself, for the one who is to have it.
