@@ -226,6 +226,7 @@ pub(super) fn spec(
             },
             socket: taken.socket,
         },
+        ssh: None,
         runtime: app.runtime(),
         image: args.image.clone(),
         command: app.args.iter().map(|word| word.to_string_lossy().into_owned()).collect(),

@@ -8,6 +8,7 @@ mod launchable;
 mod logs;
 mod output;
 mod sessions;
+mod share;
 mod start;
 mod stop;
 mod verify;
@@ -33,6 +34,7 @@ pub fn run() -> ExitCode {
         Command::Logs(args) => logs::logs(&args, &output),
         Command::Exec(args) => exec::exec(args, &output),
         Command::Shell(args) => exec::shell(&args, &output),
+        Command::Share(args) => share::share(*args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),
         Command::Verify(args) => verify::verify(&args, &output),

@@ -12,10 +12,12 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
-    gateway::{Gateway, Options, Phase, certificate},
+    gateway::{Gateway, Options, Phase, Seen, certificate},
     host::Dialer,
     session::{Record, SessionSpec},
-    words::Isolation,
+    share::Guests,
+    terminal::Terminals,
+    words::{Isolation, Secret},
 };
 
 /// How long requests under way may take to finish when the session has ended.
@@ -30,6 +32,13 @@ pub(super) struct Door {
     serving: JoinHandle<()>,
 }
 
+/// What it shows of the session beside its app.
+pub(super) struct Inside {
+    pub(super) log_len: watch::Receiver<u64>,
+    pub(super) terminals: Terminals,
+    pub(super) guests: Guests,
+}
+
 /// What others need of it.
 #[derive(Clone)]
 pub(super) struct DoorHandle {
@@ -42,6 +51,11 @@ impl DoorHandle {
     pub(super) fn url(&self) -> io::Result<String> {
         Ok(format!("{}?token={}", self.base_url, self.gateway.issue()?.reveal()))
     }
+
+    /// The URL by which a guest gets to his terminal.
+    pub(super) fn guest_url(&self, code: &Secret) -> String {
+        format!("{}-/terminal?token={}", self.base_url, code.reveal())
+    }
 }
 
 impl Door {
@@ -51,7 +65,7 @@ impl Door {
         record: &mut Record,
         listener: OwnedFd,
         dialer: Dialer,
-        log_len: watch::Receiver<u64>,
+        inside: Inside,
     ) -> Result<Self, String> {
         let settings = &spec.gateway;
         let certificate = match &settings.certificate {
@@ -60,7 +74,7 @@ impl Door {
         }
         .map_err(|error| error.to_string())?;
         record.gateway.fingerprint = certificate.fingerprint();
-        let base_url = format!("https://{}:{}/", bracketed(&settings.host), record.gateway.port);
+        let base_url = base_url(spec, record);
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let options = Options {
             session: record.id,
@@ -72,7 +86,9 @@ impl Door {
             server_timing: settings.server_timing,
             log: record.log.clone(),
         };
-        let gateway = Gateway::new(options, certificate.server_config(), dialer, phase_seen, log_len);
+        let Inside { log_len, terminals, guests } = inside;
+        let seen = Seen { phase: phase_seen, log_len, terminals, guests };
+        let gateway = Gateway::new(options, certificate.server_config(), dialer, seen);
         let (shutdown, stopped) = watch::channel(false);
         let serving = match record.gateway.socket {
             Some(_) => {
@@ -107,11 +123,6 @@ impl Door {
         self.handle.clone()
     }
 
-    /// The URL without a token.
-    pub(super) fn base_url(&self) -> &str {
-        &self.handle.base_url
-    }
-
     pub(super) fn phase(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
@@ -123,6 +134,11 @@ impl Door {
         // What has not finished by then is cut: the app it speaks to is gone.
         let _ = timeout(DRAIN, self.serving).await;
     }
+}
+
+/// The session's URL, without a token.
+pub(super) fn base_url(spec: &SessionSpec, record: &Record) -> String {
+    format!("https://{}:{}/", bracketed(&spec.gateway.host), record.gateway.port)
 }
 
 /// What every app is told. None of it is secret: an app's environment is its owner's to read.

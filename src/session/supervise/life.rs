@@ -13,6 +13,7 @@ use super::{
     door,
     end::{End, FromLauncher, ToLauncher},
     requests,
+    sharing::Sharing,
 };
 use crate::{
     gateway::Phase,
@@ -21,7 +22,9 @@ use crate::{
     },
     sandbox::protocol::{Demise, Ended, Endpoint},
     session::{Record, Records, SessionSpec, State},
+    share::Guests,
     sys::{message, process::Exit},
+    terminal::Terminals,
     words::Isolation,
 };
 
@@ -85,15 +88,25 @@ impl<'a> Session<'a> {
         let link = Link::open(to_init, spec.sandbox.resolvers.clone()).map_err(|error| io(&record, error))?;
         let (endpoint, endpoint_seen) = watch::channel(None);
         let dialer = Dialer::new(link.clone(), endpoint_seen);
-        let door = door::Door::open(&spec, &mut record, listener, dialer, log_len.clone())
-            .map_err(|why| broken(&record, why))?;
-        let session_env = door::session_env(&spec, &record, door.base_url());
+        let session_env = door::session_env(&spec, &record, &door::base_url(&spec, &record));
         let login_shell = spec.login_shell.clone().into_os_string();
         let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env, login_shell));
+        let terminals = Terminals::new(Arc::clone(&host));
+        let told = terminals.clone();
+        let guests = Guests::new(spec.gateway.bind_cookie_to_address, move |terminal, text| {
+            if let Some(terminal) = told.get(terminal) {
+                terminal.notify_owner(text);
+            }
+        });
+        let inside =
+            door::Inside { log_len: log_len.clone(), terminals: terminals.clone(), guests: guests.clone() };
+        let door = door::Door::open(&spec, &mut record, listener, dialer, inside)
+            .map_err(|why| broken(&record, why))?;
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host: Arc::clone(&host),
             door: door.handle(),
+            sharing: Sharing { terminals, guests, door: door.handle() },
             stop,
             log_len: log_len.clone(),
         };
