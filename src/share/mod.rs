@@ -254,11 +254,13 @@ impl Guests {
     }
 
     fn end(&self, whose: impl Fn(&Grant) -> bool) -> usize {
+        let now = Instant::now();
         let mut table = self.table();
         let before = table.grants.len();
         table.grants.retain(|grant| {
             let ends = whose(grant);
-            if ends {
+            // One whose time is up has ended by itself.
+            if ends && !grant.stay.borrow().is_over(now) {
                 grant.stay.send_modify(|stay| stay.revoked = true);
             }
             !ends

@@ -188,7 +188,11 @@ impl Relay {
                 Turn::Wrote(Ok(count)) => self.pending.advance(count),
                 // Nobody reads it any more.
                 Turn::Wrote(Err(_)) => self.pending = Bytes::new(),
-                Turn::Read(Ok(count @ 1..)) => self.take(&buffer[..count]),
+                Turn::Read(Ok(count @ 1..)) => {
+                    self.take(&buffer[..count]);
+                    // A program that only writes must not keep the others from their turn.
+                    tokio::task::yield_now().await;
+                }
                 // No program has it open: the end that is to be told is that of the first one.
                 Turn::Read(_) => self.silent = true,
                 Turn::Exited(exit) => {

@@ -24,6 +24,8 @@ mod harness;
 mod loopback;
 mod neighbour;
 mod network;
+mod sharing;
+mod terminals;
 
 use std::process::ExitCode;
 
@@ -147,6 +149,20 @@ fn proofs() -> Vec<Trial> {
             outbound_works_from_an_image [Apptainer, Pasta, Internet]
             nothing_comes_in_and_the_node_s_loopback_is_out_of_reach [Pasta, Internet]
             isolated_reaches_nothing [Internet];
+        sharing:
+            a_viewer_sees_and_does_nothing []
+            a_guest_who_may_type_types_and_resizes_nothing []
+            revoking_cuts_off_at_once []
+            a_visit_ends_by_itself_unless_it_is_extended []
+            a_code_is_good_for_one_person []
+            a_recording_says_who_typed_what [];
+        terminals:
+            a_page_gets_a_shell_in_the_session []
+            several_terminals_and_several_pages_of_one []
+            fifty_broken_connections_lose_nothing_and_double_nothing []
+            an_interrupt_is_seen_at_once []
+            what_is_not_shown_fills_no_memory []
+            threat_39_no_message_does_harm [];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();

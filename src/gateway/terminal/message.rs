@@ -45,7 +45,7 @@ pub(crate) enum FromPage {
         size: Size,
     },
     /// The person looks at this page: its size is the one that counts.
-    Focus,
+    Focus {},
     /// Output is on the screen.
     Ack {
         /// Up to this offset.

@@ -205,7 +205,7 @@ impl Listening<'_> {
         match message {
             FromPage::Attach { .. } => return Err(Gone::Unruly),
             FromPage::Resize { size } => self.controls.resize(size),
-            FromPage::Focus => self.controls.focus(),
+            FromPage::Focus {} => self.controls.focus(),
             FromPage::Ack { at } => {
                 self.controls.shown(at);
                 self.acknowledge.send_replace(at);

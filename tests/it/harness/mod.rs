@@ -6,6 +6,7 @@ pub(crate) mod census;
 pub(crate) mod http;
 pub(crate) mod needs;
 pub(crate) mod net;
+pub(crate) mod page;
 pub(crate) mod pair;
 pub(crate) mod place;
 pub(crate) mod program;

@@ -1,0 +1,243 @@
+//! A colleague beside the owner: what he sees, what he may do, and how it ends.
+
+use std::{os::unix::fs::PermissionsExt, time::Instant};
+
+use serde_json::{Value, json};
+
+use super::harness::{
+    Session, Site, User,
+    http::{Gate, split},
+    page::{Page, client},
+    seconds,
+};
+
+/// What `share` printed, and the browser of the guest who has used its URL.
+struct Guest {
+    shared: Value,
+    gate: Gate,
+}
+
+fn share(session: &Session<'_>, options: &[&str]) -> Guest {
+    let args = [&["share", "--json", session.name()][..], options].concat();
+    let shared = session.user.shlogin(&args).ok().json();
+    let url = shared["url"].as_str().unwrap();
+    let mut gate = Gate::to(url);
+    let answer = gate.sign_in(url);
+    assert_eq!(answer.header("location"), Some("/-/terminal"));
+    Guest { shared, gate }
+}
+
+fn session<'s>(site: &'s Site, name: &str) -> (Session<'s>, Page) {
+    let session = site.alice.start_bare(name, &["--network", "isolated"], &[]);
+    let mut owner = Page::open(&session.signed_in(), 1);
+    owner.keys("PS1='$ '; echo rea''dy\r");
+    owner.wait_for("ready");
+    (session, owner)
+}
+
+impl Guest {
+    fn id(&self) -> &str {
+        self.shared["guest"].as_str().unwrap()
+    }
+
+    fn open(&self, n: usize) -> Page {
+        Page::open(&self.gate, n)
+    }
+}
+
+pub(crate) fn a_viewer_sees_and_does_nothing(site: &Site) {
+    let (session, mut owner) = session(site, "view");
+    let guest = share(&session, &["--as", "bob"]);
+    assert_eq!(guest.shared["access"], "view");
+    assert_eq!(guest.shared["seconds"], 1800);
+    let mut page = guest.open(2);
+    assert_eq!((&page.attached["access"], &page.attached["leads"]), (&json!("view"), &json!(false)));
+    page.wait_for("ready");
+    while owner.hear_of("notice")["text"] != "bob (g1) is here and watches" {}
+    let people = page.said.iter().find(|said| said["type"] == "people").unwrap();
+    assert_eq!(people["people"][0]["name"], "bob");
+    assert_eq!(people["people"].as_array().unwrap().len(), 1);
+
+    // Every message there is, whatever it asks for; none reaches the terminal, none changes its size.
+    owner.keys("cat -v\r");
+    page.wait_for("cat -v\r\n\x1b[?2004l\r");
+    owner.wait_for("cat -v\r\n\x1b[?2004l\r");
+    page.screen.clear();
+    let before = owner.attached["size"].clone();
+    for bytes in [
+        &b"rm -rf /\r"[..],
+        b"\x03",
+        b"\x04",
+        b"\x1a",
+        b"\x1b[200~x\x1b[201~",
+        b"\x02d",
+        b"\x02:run-shell id\r",
+        b"\x1bP$q\"p\x1b\\",
+        b"\x1b]52;c;?\x07",
+        b"%begin 1 1 0\n",
+        b"\0",
+        b"~.",
+        b"\x1b[c",
+        b"\xff\xfe",
+    ] {
+        page.keys_at(page.typed, bytes);
+        page.keys_at(u64::MAX, bytes);
+        page.keys_at(0, bytes);
+    }
+    page.keys_at(0, &vec![b'x'; 60_000]);
+    page.say(&json!({ "type": "focus" }));
+    page.say(&json!({ "type": "resize", "size": { "cols": 3, "rows": 3 } }));
+    page.say(&json!({ "type": "ack", "at": 9_000_000_000_u64 }));
+    for message in [
+        json!({ "type": "end", "terminal": page.attached["terminal"] }),
+        json!({ "type": "revoke", "guest": null }),
+        json!({ "type": "revoke", "guest": "g1" }),
+        json!({ "type": "attach", "client": client(9), "terminal": 1, "new": true, "have": 0, "size": { "cols": 1, "rows": 1 } }),
+    ] {
+        let mut other = guest.open(3);
+        other.say(&message);
+        assert!(other.until_closed() < seconds(5), "{message}");
+    }
+    // Another terminal, or a new one, is not to be had: it is always the one he was let in to.
+    let second = Page::attach(
+        &session.signed_in(),
+        &json!({ "type": "attach", "client": client(4), "terminal": null,
+        "new": true, "have": null, "size": { "cols": 50, "rows": 10 } }),
+    );
+    for (terminal, new) in
+        [(second.attached["terminal"].clone(), false), (Value::Null, true), (json!(4_000_000_000_u32), false)]
+    {
+        let attach = json!({ "type": "attach", "client": client(5), "terminal": terminal, "new": new, "have": null,
+            "size": { "cols": 1, "rows": 1 } });
+        let other = Page::attach(&guest.gate, &attach);
+        assert_eq!(other.attached["terminal"], owner.attached["terminal"]);
+        assert_eq!(other.attached["size"], before);
+    }
+    owner.screen.clear();
+    owner.keys("only mine\r");
+    owner.wait_for("only mine\r\nonly mine\r\n");
+    assert_eq!(owner.text(), "only mine\r\nonly mine\r\n", "nothing else was typed");
+    page.wait_for("only mine\r\nonly mine\r\n");
+    // Nothing but the terminal.
+    for path in ["/", "/report", "/-/metrics", "/-/starting/log"] {
+        assert_eq!(guest.gate.get(path).status, 403, "{path}");
+    }
+    assert_eq!(
+        guest.gate.websocket("/ws", &[("Origin", &guest.gate.origin())]).err().map(|a| a.status),
+        Some(403)
+    );
+}
+
+pub(crate) fn a_guest_who_may_type_types_and_resizes_nothing(site: &Site) {
+    let (session, mut owner) = session(site, "type");
+    let refused = site.alice.shlogin(&["share", session.name(), "--type"]).ended_with(2);
+    assert!(refused.stderr.contains("with all your files and rights"), "{refused:#?}");
+    let guest = share(&session, &["--type", "--yes"]);
+    let mut page = guest.open(2);
+    assert_eq!(page.attached["access"], "type");
+    page.say(&json!({ "type": "resize", "size": { "cols": 20, "rows": 5 } }));
+    page.keys("stty size; echo by''guest\r");
+    owner.wait_for("byguest");
+    assert!(owner.text().contains("30 100"), "{}", owner.text());
+    page.say(&json!({ "type": "revoke", "guest": null }));
+    assert!(page.until_closed() < seconds(5), "that is the owner's alone");
+}
+
+/// A guest who is revoked is cut off within two seconds, in the middle of whatever it is, and does not come back.
+pub(crate) fn revoking_cuts_off_at_once(site: &Site) {
+    let (session, mut owner) = session(site, "revoke");
+    for (round, by_page) in [(0, false), (1, true)] {
+        let guest = share(&session, &["--type", "--yes"]);
+        let mut page = guest.open(2);
+        page.keys("yes\r");
+        for _ in 0..20 {
+            page.next();
+        }
+        let began = Instant::now();
+        if by_page {
+            owner.say(&json!({ "type": "revoke", "guest": guest.id() }));
+        } else {
+            site.alice.shlogin(&["share", session.name(), "--revoke", guest.id()]).ok();
+        }
+        page.until_closed();
+        assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
+        assert_eq!(page.said.last().unwrap()["type"], "refused", "{:?}", page.said);
+        assert_eq!(Page::connect(&guest.gate).err(), Some(401), "round {round}: by cookie");
+        let url = guest.shared["url"].as_str().unwrap();
+        assert_eq!(Gate::to(url).get(&split(url).1).status, 403, "round {round}: by code");
+        assert_eq!(guest.gate.get("/-/terminal").status, 401);
+        owner.keys("\x03");
+    }
+    site.alice.shlogin(&["share", session.name(), "--revoke", "g1"]).ended_with(1);
+    let guests: Vec<_> = (0..3).map(|_| share(&session, &[])).collect();
+    let listed = site.alice.shlogin(&["share", "--json", session.name(), "--list"]).ok().json();
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    site.alice.shlogin(&["share", session.name(), "--revoke", "--all"]).ok();
+    for guest in guests {
+        assert_eq!(Page::connect(&guest.gate).err(), Some(401));
+    }
+}
+
+pub(crate) fn a_visit_ends_by_itself_unless_it_is_extended(site: &Site) {
+    let (session, _owner) = session(site, "expires");
+    let (brief, longer) = (share(&session, &["--for", "3s"]), share(&session, &["--for", "3s"]));
+    let (mut page, mut stays) = (brief.open(2), longer.open(3));
+    site.alice.shlogin(&["share", session.name(), "--extend", longer.id(), "--for", "10m"]).ok();
+    let took = page.until_closed();
+    assert!(took < seconds(5), "{took:?}");
+    assert_eq!(page.said.last().unwrap()["why"], "Your visit is over: its time is up.");
+    assert_eq!(Page::connect(&brief.gate).err(), Some(401));
+    loop {
+        let people = stays.hear_of("people");
+        if people["people"][0]["seconds_left"].as_u64().unwrap() > 500 {
+            break;
+        }
+    }
+}
+
+/// Who has read the code over somebody's shoulder, on the same node, is another user of it.
+pub(crate) fn a_code_is_good_for_one_person(site: &Site) {
+    let (session, _owner) = session(site, "code");
+    let guest = share(&session, &[]);
+    let url = guest.shared["url"].as_str().unwrap().to_owned();
+    let status = |user: &User| {
+        let args = ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        user.run(&args).ok().stdout
+    };
+    assert_eq!(status(&site.mallory), "403");
+    let other = site.alice.shlogin(&["share", "--json", session.name()]).ok().json();
+    let url = other["url"].as_str().unwrap();
+    let first = site.mallory.run(&["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", url]).ok().stdout;
+    assert_eq!(first, "303");
+    assert_eq!(Gate::to(url).get(&split(url).1).status, 403);
+}
+
+pub(crate) fn a_recording_says_who_typed_what(site: &Site) {
+    let (session, mut owner) = session(site, "record");
+    let file = site.alice.home.join("visit.cast");
+    let option = format!("--record={}", file.display());
+    let guest = share(&session, &["--type", "--yes", "--as", "bob", &option]);
+    let mut page = guest.open(2);
+    owner.keys("echo from al''ice\r");
+    page.wait_for("from alice");
+    page.keys("echo from b''ob\r");
+    owner.wait_for("from bob");
+    site.alice.shlogin(&["share", session.name(), "--revoke", "bob"]).ok();
+    page.until_closed();
+    let text = super::harness::until(seconds(5), "the recording is written", || {
+        std::fs::read_to_string(&file).ok().filter(|text| text.contains("from bob"))
+    });
+    let events: Vec<(f64, String, String)> =
+        text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut typist = String::new();
+    let mut typed = [("owner types", String::new()), ("bob (g1) types", String::new())];
+    for (_, kind, text) in events {
+        match kind.as_str() {
+            "m" => typist = text,
+            "i" => typed.iter_mut().find(|(who, _)| *who == typist).unwrap().1 += &text,
+            _ => {}
+        }
+    }
+    assert_eq!(typed.map(|(_, text)| text), ["echo from al''ice\r", "echo from b''ob\r"]);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
