@@ -185,7 +185,7 @@ mod tests {
     fn certificate(change: impl FnOnce(&mut Builder)) -> Certificate {
         let mut builder =
             Builder::new([7; 16].to_vec(), public(2).key_data().clone(), FROM, UNTIL).unwrap();
-        builder.cert_type(CertType::User).unwrap().key_id("ada's").unwrap();
+        builder.key_id("ada's").unwrap();
         change(&mut builder);
         builder.sign(&private(1)).unwrap()
     }

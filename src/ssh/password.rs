@@ -117,13 +117,17 @@ fn ask(mut helper: Child, socket: &OwnedFd, question: &[u8], limit: Duration) ->
     is_yes
 }
 
-/// Lets a helper end, or ends it. What its modules started goes first, while it is still known whose it is.
+/// Lets a helper end, or ends it. What its modules started goes first, while it is still known whose it is, and while it
+/// is there to wait for its own children.
 fn end(helper: &mut Child) {
     if process::ends_within(helper, END) {
         return;
     }
     if let Ok(pid) = i32::try_from(helper.id()) {
         process::kill_descendants_of(Pid::from_raw(pid));
+    }
+    if process::ends_within(helper, END) {
+        return;
     }
     // It may have ended by that.
     let _ = helper.kill();

@@ -24,6 +24,7 @@ mod harness;
 mod loopback;
 mod neighbour;
 mod network;
+mod password;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::{
     Site,
-    needs::Need::{self, Apptainer, Browser, Internet, Pasta, Root},
+    needs::Need::{self, Apptainer, Browser, Internet, Pam, Pasta, Root},
     place, scan,
 };
 
@@ -147,6 +148,10 @@ fn proofs() -> Vec<Trial> {
             outbound_works_from_an_image [Apptainer, Pasta, Internet]
             nothing_comes_in_and_the_node_s_loopback_is_out_of_reach [Pasta, Internet]
             isolated_reaches_nothing [Internet];
+        password:
+            pam_lets_in_by_one_s_own_password_alone [Pam]
+            an_account_that_is_no_longer_good_is_refused [Pam]
+            a_module_that_hangs_or_crashes_says_nothing [Pam];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();
