@@ -178,7 +178,7 @@ pub(crate) fn a_module_that_hangs_or_crashes_says_nothing(site: &Site) {
     assert!(begun.elapsed() < seconds(10), "{:?}", begun.elapsed());
     kill(Pid::from_raw(script.parse().unwrap()), Signal::SIGKILL).unwrap();
 
-    let crashing = Service::script(alice, "crash.sh", "kill -SEGV $PPID; exec sleep 3600");
+    let crashing = Service::script(alice, "crash.sh", "kill -ABRT $PPID; exec sleep 3600");
     let mut helper = Helper::ask(alice, &crashing, &alice.name, "x", seconds(30));
     assert_eq!(helper.verdict(), None);
     for process in alice.processes() {
