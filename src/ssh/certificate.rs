@@ -176,7 +176,7 @@ mod tests {
         files::tests::Home,
     };
     use russh::keys::ssh_key::certificate::Builder;
-    use std::time::Duration;
+    use std::{fs, process::Command, time::Duration};
 
     const FROM: u64 = 1_000_000;
     const UNTIL: u64 = 2_000_000;
@@ -346,5 +346,71 @@ mod tests {
             assert_eq!(bad("cert-authority", critical(name, "x")), BadCertificate::Critical(name.to_owned()));
         }
         assert!(judged("cert-authority", critical("verify-required", "")).is_ok(), "means nothing for this key");
+    }
+
+    /// Keys and certificates as they are made by OpenSSH itself.
+    struct Keygen(Home);
+
+    impl Keygen {
+        fn run(&self, words: &[&str]) {
+            let output = Command::new("ssh-keygen").args(words).current_dir(self.0.at("")).output().unwrap();
+            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+
+        fn key(&self, name: &str, kind: &[&str]) -> String {
+            self.run(&[&["-q", "-N", "", "-f", name, "-t"], kind].concat());
+            fs::read_to_string(self.0.at(&format!("{name}.pub"))).unwrap()
+        }
+
+        /// What a certificate for `key` gets its holder that `authority` has signed with these options.
+        fn judged(&self, authority: &str, key: &str, options: &[&str]) -> Result<Permits, Refusal> {
+            let name = format!("{key}.pub");
+            self.run(&[&["-q", "-s", authority, "-I", "an id"], options, &[&name]].concat());
+            let text = fs::read_to_string(self.0.at(&format!("{key}-cert.pub"))).unwrap();
+            let certificate = Certificate::from_openssh(&text).unwrap();
+            judge(&self.0.0, &certificate, &Source::new(Some([10, 0, 0, 1].into())), SystemTime::now())
+        }
+    }
+
+    #[test]
+    fn openssh_s_own_certificates_are_understood() {
+        let keygen = Keygen(Home::new());
+        let mut lines = String::new();
+        let authorities: [(&str, &[&str]); 4] = [
+            ("ed25519", &["ed25519"]),
+            ("ecdsa", &["ecdsa", "-b", "384"]),
+            ("rsa", &["rsa", "-b", "2048"]),
+            ("small", &["rsa", "-b", "1024"]),
+        ];
+        for (name, kind) in authorities {
+            lines += &format!("cert-authority {}", keygen.key(name, kind));
+        }
+        keygen.0.write(".ssh/authorized_keys", lines);
+        keygen.key("user", &["ed25519"]);
+        keygen.key("user-rsa", &["rsa", "-b", "2048"]);
+        for authority in ["ed25519", "ecdsa", "rsa"] {
+            for user in ["user", "user-rsa"] {
+                let judged = keygen.judged(authority, user, &["-n", "bob,ada", "-V", "+1h"]);
+                assert_eq!(judged, Ok(Permits::all()), "{authority} {user}");
+            }
+        }
+        let refused = |options: &[&str], why: &str| {
+            let said = keygen.judged("ed25519", "user", options).unwrap_err().to_string();
+            assert!(said.contains(why), "{options:?}: {said}");
+        };
+        refused(&[], "none");
+        refused(&["-n", "bob"], "other names");
+        refused(&["-n", "ada", "-V", "-2h:-1h"], "not valid");
+        refused(&["-n", "ada", "-h"], "host");
+        refused(&["-n", "ada", "-O", "source-address=11.0.0.0/8"], "10.0.0.1");
+        refused(&["-n", "ada", "-O", "critical:other@example.com=x"], "other@example.com");
+        let said = keygen.judged("small", "user", &["-n", "ada"]).unwrap_err().to_string();
+        assert!(said.contains("weak"), "{said}");
+        let forced = ["-n", "ada", "-O", "force-command=date -u", "-O", "source-address=10.0.0.0/8,::1"];
+        let permits = keygen.judged("ecdsa", "user", &forced).unwrap();
+        assert_eq!(permits, Permits { command: Some("date -u".into()), ..Permits::all() });
+        let cleared = ["-n", "ada", "-O", "clear", "-O", "permit-pty"];
+        let permits = keygen.judged("rsa", "user", &cleared).unwrap();
+        assert_eq!(permits, Permits { agent: false, forwarding: false, ..Permits::all() });
     }
 }

@@ -14,13 +14,16 @@ mod helper;
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Child,
     sync::Arc,
     time::Duration,
 };
 
-use nix::unistd::Pid;
+use nix::{
+    sys::socket::{Shutdown, shutdown},
+    unistd::Pid,
+};
 use tokio::sync::Semaphore;
 
 use super::{owner::Owner, source::Source};
@@ -63,7 +66,7 @@ impl Passwords {
 
     /// Whether `password` is the owner's, and PAM lets her account in, for a client from `source`.
     ///
-    /// May be dropped: a check that has begun is then carried to its end, and counts among those of its time.
+    /// May be dropped: a check that has begun is then ended, and counts among those of its time until it has.
     ///
     /// # Errors
     /// Where it could not be asked: `TimedOut` where too many others are; otherwise as `fork(2)`. All are a no.
@@ -82,14 +85,26 @@ impl Passwords {
         let (question, label) = (question.encoded()?, owner.name.clone());
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| io::ErrorKind::TimedOut)?.map_err(io::Error::other)?;
+        let (ours, theirs) = message::pair()?;
+        let _hang_up = HangUp(ours.try_clone()?);
         // On one thread from its start to its end: the helper dies with the thread that started it (prctl(2)).
         let check = move || {
             let _turn = turn;
-            let (ours, theirs) = message::pair()?;
             let helper = spawn::role(role::PASSWORD, &label, vec![theirs], None, Leash::DiesWithParent)?;
             Ok(ask(helper, &ours, &question, LIMIT))
         };
         tokio::task::spawn_blocking(check).await.map_err(io::Error::other)?
+    }
+}
+
+/// Ends the conversation with a helper when nobody waits for its verdict any more: neither a client that went away nor
+/// the end of the session is to wait for it.
+struct HangUp(OwnedFd);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // Where it is over already, this has nothing to do.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
     }
 }
 
@@ -174,6 +189,18 @@ mod tests {
             words.windows(mark.len() + 2).any(|part| part == [b"\0", mark.as_bytes(), b"\0"].concat())
         });
         assert!(!left, "what it started still runs");
+    }
+
+    #[test]
+    fn a_check_that_nobody_waits_for_is_ended() {
+        let (ours, theirs) = message::pair().unwrap();
+        let hang_up = HangUp(ours.try_clone().unwrap());
+        let begun = Instant::now();
+        let helper = Command::new("sleep").arg("3600").stdin(theirs).spawn().unwrap();
+        let checking = std::thread::spawn(move || ask(helper, &ours, b"question", Duration::from_secs(60)));
+        drop(hang_up);
+        assert!(!checking.join().unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
