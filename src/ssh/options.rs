@@ -76,6 +76,8 @@ impl Options {
             let name = rest[..end].to_ascii_lowercase();
             rest = &rest[end..];
             match rest.strip_prefix(b"=") {
+                // sshd reads over commas with nothing between them.
+                None if name.is_empty() => {}
                 None => options.flag(&name)?,
                 Some(value) => {
                     let value = unquoted(value)?;
@@ -144,7 +146,8 @@ impl Options {
                 Ok(())
             }
             b"environment" => self.variable(&value),
-            b"tunnel" => Ok(()),
+            b"tunnel" if is_tunnel(&value) => Ok(()),
+            b"tunnel" => Err(BadOptions::Value("tunnel")),
             _ => Err(BadOptions::Unknown),
         }
     }
@@ -169,6 +172,12 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// `any`, or the number of a device.
+fn is_tunnel(value: &[u8]) -> bool {
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<i32>().ok());
+    value.eq_ignore_ascii_case(b"any") || number.is_some_and(|number| number >= 0)
 }
 
 /// Whether a variable makes programs load or run what they would not otherwise, or is how this program and the runtimes
@@ -326,8 +335,9 @@ mod tests {
         for text in [
             "x",
             "pty,x",
-            ",pty",
-            "pty,,no-pty",
+            "tunnel=\"x\"",
+            "tunnel=\"-1\"",
+            "permitopen=\"a:0\"",
             "no-restrict",
             "no-cert-authority",
             "no-no-pty",
@@ -355,7 +365,9 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
-        assert!(parse("pty,").is_ok(), "sshd takes a comma at the end");
+        for text in ["pty,", ",pty", "pty,,pty"] {
+            assert_eq!(parse(text), Ok(Options::none()), "sshd reads over such commas: {text}");
+        }
     }
 
     #[test]
