@@ -24,7 +24,7 @@ const FILES: [&str; 2] = [".ssh/authorized_keys", ".ssh/authorized_keys2"];
 /// Longer files are refused, and longer lines skipped: "up to a limit of 8 kilobytes" (`sshd(8)`).
 const MAX_FILE: u64 = 1 << 20;
 const MAX_LINE: usize = 8 << 10;
-/// "Nothing weak": what OpenSSH makes when asked for less is refused by itself.
+/// sshd takes 1024, which has been too few for long.
 const MIN_RSA_BITS: u32 = 2048;
 
 /// Why a key or a certificate does not let its holder in: for the log. The stranger is told nothing of it.

@@ -185,7 +185,7 @@ fn is_tunnel(value: &[u8]) -> bool {
 pub(super) fn chooses_code(name: &str) -> bool {
     const BEGINNINGS: [&str; 8] =
         ["LD_", "DYLD_", "GLIBC_", "BASH_", "SSH_", "SHLOGIN_", "APPTAINER", "SINGULARITY"];
-    const NAMES: [&str; 36] = [
+    const NAMES: [&str; 37] = [
         "BASHOPTS",
         "CDPATH",
         "ENV",
@@ -222,8 +222,9 @@ pub(super) fn chooses_code(name: &str) -> bool {
         "RUBYLIB",
         "RUBYOPT",
         "SHELLOPTS",
+        "ZDOTDIR",
     ];
-    BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)) || NAMES.contains(&name) || name == "ZDOTDIR"
+    BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)) || NAMES.contains(&name)
 }
 
 fn once<T>(place: &mut Option<T>, value: T, name: &'static str) -> Result<(), BadOptions> {
