@@ -26,6 +26,7 @@ mod neighbour;
 mod network;
 mod sharing;
 mod terminals;
+mod password;
 
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::{
     Site,
-    needs::Need::{self, Apptainer, Browser, Internet, Pasta, Root},
+    needs::Need::{self, Apptainer, Browser, Internet, Pam, Pasta, Root},
     place, scan,
 };
 
@@ -163,6 +164,10 @@ fn proofs() -> Vec<Trial> {
             an_interrupt_is_seen_at_once []
             what_is_not_shown_fills_no_memory []
             threat_39_no_message_does_harm [];
+        password:
+            pam_lets_in_by_one_s_own_password_alone [Pam]
+            an_account_that_is_no_longer_good_is_refused [Pam]
+            a_module_that_hangs_or_crashes_says_nothing [Pam];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();

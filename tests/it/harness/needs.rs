@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Browser,
     /// `ip` and `dnsmasq`.
     Internet,
+    /// PAM with `pam_unix`, and what changes passwords.
+    Pam,
 }
 
 impl Need {
@@ -29,6 +31,7 @@ impl Need {
             Self::Pasta => &["pasta"],
             Self::Browser => &["chromium", "node", "npm"],
             Self::Internet => &["ip", "dnsmasq"],
+            Self::Pam => &["unix_chkpwd", "chpasswd", "chage", "passwd"],
         };
         absent(commands)
     }

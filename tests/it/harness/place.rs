@@ -108,7 +108,7 @@ fn put(from: &Path, to: &Path, mode: u32) {
     fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Removes users, processes, networks and folders of runs whose process is no more.
+/// Removes users, processes, networks, PAM services and folders of runs whose process is no more.
 fn sweep() {
     let gone = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -123,6 +123,12 @@ fn sweep() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.strip_prefix(USER_PREFIX).and_then(|rest| rest.split('-').next()).is_some_and(gone) {
             super::pair::erase(&name);
+        }
+    }
+    for entry in fs::read_dir("/etc/pam.d").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.strip_prefix(USER_PREFIX).and_then(|rest| rest.split('-').next()).is_some_and(gone) {
+            let _ = fs::remove_file(entry.path());
         }
     }
     for entry in fs::read_dir(ALL_RUNS).into_iter().flatten().flatten() {
