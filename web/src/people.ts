@@ -56,7 +56,7 @@ export class People {
   }
 
   #end(guest: string | null): void {
-    if (!this.end(guest)) this.tell('There is no connection: the visit was not ended. `shlogin share NAME --revoke` does it, too.');
+    if (!this.end(guest)) this.tell('There is no connection: the visit was not ended. In a terminal, “shlogin share” with “--revoke” does it.');
   }
 
   #draw(): void {

@@ -88,7 +88,7 @@ export class Status {
     } else if (signedOut) {
       this.#overTitle.textContent = 'You are not signed in any more';
       this.#overText.textContent =
-        'Open a new link in another tab: the owner of the session gets one by `shlogin url NAME`. This page goes on by itself then.';
+        'Open a new link in another tab. The owner of the session gets one with “shlogin url”. Then this page goes on by itself.';
     }
     if (!this.#another.hidden) this.#another.focus();
   }

@@ -11,7 +11,7 @@ export interface TerminalActions {
 
 export class Terminals {
   readonly #button = button('terminals-button');
-  readonly #label = byId('terminals-label', HTMLElement);
+  readonly #number = byId('terminals-number', HTMLElement);
   readonly #list = byId('terminals-list', HTMLElement);
   readonly #dialog = byId('end-dialog', HTMLDialogElement);
   readonly #which = byId('end-which', HTMLElement);
@@ -40,8 +40,8 @@ export class Terminals {
 
   #draw(): void {
     const current = this.#current;
-    this.#label.textContent = current === undefined ? 'Terminals' : `Terminal ${current}`;
-    this.#button.setAttribute('aria-label', `${this.#label.textContent}; list of terminals`);
+    this.#number.textContent = current === undefined ? '' : String(current);
+    this.#button.setAttribute('aria-label', current === undefined ? 'Terminals' : `Terminal ${current}. Go to another`);
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset['terminal'] : undefined;
     this.#list.replaceChildren(...this.#terminals.map((terminal) => this.#line(terminal)));
     if (focused === undefined) return;
