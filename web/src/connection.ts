@@ -37,6 +37,8 @@ export interface Surroundings {
   open(): Socket;
   /** Whether the gateway knows who we are; `undefined` where it does not answer. */
   signedIn(): Promise<boolean | undefined>;
+  /** A new name for this page, as `attach` has it. */
+  client(): string;
   random?: () => number;
 }
 
@@ -54,14 +56,8 @@ const GOOD = 5_000;
 /** Output is acknowledged at least this often. */
 const ACK_EVERY = 16 << 10;
 
-/** A page's name for its input: 32 characters of base64url. */
-function randomClient(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(24));
-  return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_');
-}
-
 export class Connection {
-  #client = randomClient();
+  #client = '';
   #input = new InputLog();
   #terminal: number | null = null;
   #new = false;
@@ -159,7 +155,7 @@ export class Connection {
   }
 
   #forget(): void {
-    this.#client = randomClient();
+    this.#client = this.around.client();
     this.#input = new InputLog();
   }
 

@@ -47,6 +47,7 @@ const connection = new Connection(
       return new WebSocket(address);
     },
     signedIn,
+    client: randomClient,
   },
   {
     size: () => fitting.own,
@@ -129,7 +130,14 @@ function showState(state: State): void {
   status.show(state);
   const over = state.is === 'ended' || state.is === 'refused';
   if (over) screen.typable = false;
+  if (state.is === 'ended') terminals.ended();
   if (state.is === 'refused') people.access(undefined);
+}
+
+/** 32 characters of base64url. */
+function randomClient(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(24));
+  return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_');
 }
 
 /** A WebSocket that is refused does not say why; the page itself does. */

@@ -91,9 +91,7 @@ export class Screen {
 
   /** Draws with the graphics processor, where there is one; with the page's own means otherwise. */
   #useGraphics(): void {
-    const probe = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
-    if (probe === null) return;
-    probe.getExtension('WEBGL_lose_context')?.loseContext();
+    if (!hasGraphics()) return;
     try {
       const graphics = new WebglAddon();
       graphics.onContextLoss(() => graphics.dispose());
@@ -102,4 +100,15 @@ export class Screen {
       // a driver that promises more than it has
     }
   }
+}
+
+/** Whether there is a graphics processor. One that is a program is many times slower than the page's own means, and not
+ * every browser says of it that it is. */
+function hasGraphics(): boolean {
+  const probe = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
+  if (probe === null) return false;
+  const unmasked = probe.getExtension('WEBGL_debug_renderer_info')?.UNMASKED_RENDERER_WEBGL;
+  const name = String(probe.getParameter(unmasked ?? probe.RENDERER));
+  probe.getExtension('WEBGL_lose_context')?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
 }

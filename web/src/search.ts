@@ -3,11 +3,11 @@ import type { ISearchOptions } from '@xterm/addon-search';
 import { button, byId } from './dom';
 import type { Screen } from './screen';
 
+/** All matches; the one that is gone to is selected, and looks as what is selected does. */
 const OPTIONS: ISearchOptions = {
   decorations: {
     matchBackground: '#7a5f1e',
     matchOverviewRuler: '#b58a2a',
-    activeMatchBackground: '#b5651d',
     activeMatchColorOverviewRuler: '#e08a3c',
   },
 };

@@ -38,6 +38,11 @@ export class Terminals {
     this.#draw();
   }
 
+  /** The one this page is at has ended. */
+  ended(): void {
+    this.show(this.#terminals.filter(({ id }) => id !== this.#current));
+  }
+
   #draw(): void {
     const current = this.#current;
     this.#number.textContent = current === undefined ? '' : String(current);

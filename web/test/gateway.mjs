@@ -32,13 +32,13 @@ class Terminal {
   constructor(id, command, size, changed) {
     this.id = id;
     this.size = size;
-    this.shell = spawn('python3', [path.join(here, 'shell.py'), String(size.cols), String(size.rows), ...command], { stdio: ['pipe', 'pipe', 'inherit', 'pipe'] });
+    this.shell = spawn('python3', [path.join(here, 'shell.py'), String(size.cols), String(size.rows), ...command], { stdio: ['pipe', 'pipe', 'inherit', 'pipe'], cwd: '/' });
     this.shell.stdin.on('error', () => {});
     this.shell.stdio[3].on('error', () => {});
     this.shell.stdout.on('data', (bytes) => this.write(bytes));
-    this.shell.on('exit', (status) => {
+    this.shell.on('exit', (status, signal) => {
       this.ended = true;
-      for (const page of this.pages) page.finish({ type: 'ended', summary: `The program ended with status ${status}.` });
+      for (const page of this.pages) page.finish({ type: 'ended', summary: `The program ended with ${signal ?? `status ${status}`}.` });
       changed();
     });
   }
@@ -79,6 +79,7 @@ class Page {
   terminal = null;
   shown = 0;
   sent = 0;
+  begun = 0;
   deaf = false;
 
   constructor(socket, access, gateway) {
@@ -134,7 +135,7 @@ class Page {
     terminal.pages.add(this);
     if (!terminal.taken.has(client)) terminal.taken.set(client, 0);
     const joins = have !== null && have >= terminal.from && have <= terminal.end;
-    this.sent = this.shown = joins ? have : terminal.from;
+    this.sent = this.shown = this.begun = joins ? have : terminal.from;
     const leads = this.access === 'owner' && terminal.leader === null;
     if (leads) terminal.lead(this, size);
     this.say({

@@ -68,7 +68,9 @@ export function connect(signedIn: boolean | undefined = true) {
     message: vi.fn(),
     lost: vi.fn(),
   };
+  let clients = 0;
   const connection = new Connection({
+    client: () => `client-${(clients += 1)}`,
     open: () => {
       const socket = new FakeSocket();
       sockets.push(socket);
