@@ -172,3 +172,43 @@ pub(crate) struct Person {
     /// How long he may stay, in seconds.
     pub(crate) seconds_left: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ts_rs::{Config, TS};
+
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/web/src/messages.ts");
+
+    fn declaration<T: TS>(config: &Config) -> String {
+        let docs = T::docs().unwrap_or_default();
+        format!("\n{docs}export {}\n", T::decl(config))
+    }
+
+    fn in_typescript() -> String {
+        let config = Config::default();
+        let head = "// Made from src/gateway/terminal/message.rs by `SHLOGIN_WRITE_MESSAGES=1 cargo test --lib messages`. Do not edit.\n";
+        let types = [
+            declaration::<Size>(&config),
+            declaration::<Access>(&config),
+            declaration::<TerminalSummary>(&config),
+            declaration::<Person>(&config),
+            declaration::<FromPage>(&config),
+            declaration::<ToPage>(&config),
+        ];
+        // The generator leaves blanks at the ends of lines.
+        let lines: Vec<&str> =
+            types.iter().flat_map(|declared| declared.lines()).map(str::trim_end).collect();
+        format!("{head}{}\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn the_page_and_the_gateway_have_the_same_messages() {
+        let made = in_typescript();
+        if std::env::var_os("SHLOGIN_WRITE_MESSAGES").is_some() {
+            std::fs::write(FILE, &made).unwrap();
+        }
+        let kept = std::fs::read_to_string(FILE).unwrap_or_default();
+        assert_eq!(kept, made, "run this test with SHLOGIN_WRITE_MESSAGES=1");
+    }
+}

@@ -1,0 +1,48 @@
+// The page's elements, found by their names and made without any HTML from elsewhere: all text goes in as text.
+
+/** An element of terminal.html. */
+export function byId<T extends HTMLElement>(id: string, type: new () => T): T {
+  const found = document.getElementById(id);
+  if (!(found instanceof type)) throw new Error(`terminal.html has no ${type.name} #${id}`);
+  return found;
+}
+
+export const button = (id: string): HTMLButtonElement => byId(id, HTMLButtonElement);
+
+/** A new element with some text in it. */
+export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className: string, text = ''): HTMLElementTagNameMap[K] {
+  const element = document.createElement(tag);
+  if (className !== '') element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+/** A new button. `label` is what it is called where `text` alone does not say it. */
+export function makeButton(text: string, label: string, pressed: () => void): HTMLButtonElement {
+  const made = make('button', '', text);
+  made.type = 'button';
+  if (label !== text) made.setAttribute('aria-label', label);
+  made.addEventListener('click', pressed);
+  return made;
+}
+
+/** Opens a dialog of terminal.html and waits: true if it was closed by its button with the value `yes`. */
+export function ask(dialog: HTMLDialogElement): Promise<boolean> {
+  // One question at a time: one that is asked meanwhile is answered with no.
+  if (dialog.open) return Promise.resolve(false);
+  dialog.returnValue = '';
+  return new Promise((resolve) => {
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    dialog.showModal();
+  });
+}
+
+/** Gives every dialog's buttons their meaning: to close it, with their value. */
+export function wireDialogs(closed: () => void): void {
+  for (const dialog of document.querySelectorAll('dialog')) {
+    for (const each of dialog.querySelectorAll<HTMLButtonElement>('button[value]')) {
+      each.addEventListener('click', () => dialog.close(each.value));
+    }
+    dialog.addEventListener('close', closed);
+  }
+}
