@@ -127,7 +127,7 @@ impl<D: Dial> Door<D> {
         }
         Judgement::answer(match rest {
             _ if !reads(head) => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
-            "" => pages::terminal(),
+            "" => pages::terminal_page(&self.options.name),
             _ => match rest.strip_prefix("/assets/").and_then(|name| pages::asset(name, head)) {
                 Some(asset) => asset,
                 None => pages::notice(StatusCode::NOT_FOUND, "Not found", "The gateway has no such page."),

@@ -24,9 +24,9 @@ mod harness;
 mod loopback;
 mod neighbour;
 mod network;
+mod password;
 mod sharing;
 mod terminals;
-mod password;
 
 use std::process::ExitCode;
 

@@ -36,6 +36,10 @@ export type Person = {
  */
 guest: string,
 /**
+ * What he is called.
+ */
+name: string,
+/**
  * What he may do.
  */
 access: Access,
@@ -75,7 +79,7 @@ size: Size, } | { "type": "resize",
 /**
  * To this.
  */
-size: Size, } | { "type": "focus" } | { "type": "ack",
+size: Size, } | { "type": "focus", } | { "type": "ack",
 /**
  * Up to this offset.
  */
@@ -140,7 +144,11 @@ from: number,
 /**
  * As in `Attached`.
  */
-replay: number, } | { "type": "taken",
+replay: number, } | { "type": "redraw",
+/**
+ * Escape sequences and text.
+ */
+text: string, } | { "type": "taken",
 /**
  * Up to this offset.
  */

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::words::SessionName;
 
-#[allow(dead_code, reason = "admission is to answer with it")]
-pub(crate) mod assets;
+mod assets;
+
+pub(crate) use assets::{asset, terminal_page};
 
 const STYLE: &str = include_str!("page.css");
 const STARTING: &str = include_str!("starting.js");
@@ -47,13 +48,6 @@ pub(crate) fn sign_in() -> Response<Body> {
          <p>Its owner gets a fresh one in a terminal on the machine where the session was started:</p>\
          <p><code>shlogin url NAME</code></p><p>Each link works once, and only for a short time.</p>",
     )
-}
-
-pub(crate) fn terminal() -> Response<Body> {
-    notice(StatusCode::OK, "t", "t")
-}
-pub(crate) fn asset(_name: &str, _head: &nginx_free::Head<'_>) -> Option<Response<Body>> {
-    None
 }
 
 /// For a guest who asks for anything but his terminal.
