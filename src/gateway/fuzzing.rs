@@ -9,9 +9,10 @@ use super::{
     cookies::{Binding, Cookies, Holder},
     filter,
     query::{self, Query},
+    terminal::message::FromPage,
     tokens::{Presented, Tokens},
 };
-use crate::words::SessionId;
+use crate::words::{SessionId, Size};
 
 /// What opens a gateway.
 pub struct Keys {
@@ -73,4 +74,12 @@ pub fn without(path: &str, query: &str, token: &str) -> String {
 /// Takes out of an app's answer what it may not tell the browser.
 pub fn edit_answer(head: &mut response::Parts) {
     filter::edit_answer(head);
+}
+
+/// Reads a message of the terminal page; the size it asks for, where it asks for one.
+pub fn from_page(text: &str) -> Option<Option<Size>> {
+    Some(match serde_json::from_str(text).ok()? {
+        FromPage::Attach { size, .. } | FromPage::Resize { size } => Some(size),
+        FromPage::Focus {} | FromPage::Ack { .. } | FromPage::End { .. } | FromPage::Revoke { .. } => None,
+    })
 }

@@ -123,6 +123,8 @@ function hear(message: ToPage): void {
       return people.show(message.people);
     case 'notice':
       return tell(message.text);
+    case 'redraw':
+      return screen.output.aside(new TextEncoder().encode(message.text));
   }
 }
 

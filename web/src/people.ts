@@ -38,12 +38,6 @@ export class People {
   }
 
   show(people: readonly Person[]): void {
-    const before = new Set(this.#people.filter((person) => person.here).map((person) => person.guest));
-    if (this.#access === 'owner') {
-      for (const { guest, access, here } of people) {
-        if (here && !before.has(guest)) this.tell(access === 'type' ? `${guest} is here and can type.` : `${guest} is here and watches.`);
-      }
-    }
     this.#people = people;
     this.#since = Date.now();
     this.#draw();
@@ -79,9 +73,9 @@ export class People {
   #line(person: Person): HTMLElement {
     const line = make('li', 'person');
     const who = make('div', 'who');
-    who.append(make('strong', '', person.guest), make('span', person.access === 'type' ? 'types' : '', DOES[person.access]));
+    who.append(make('strong', '', person.name), make('span', person.access === 'type' ? 'types' : '', DOES[person.access]));
     who.append(make('span', 'dim', person.here ? 'here now' : 'not here'), make('span', 'dim left'));
-    const ends = makeButton('End visit', `End the visit of ${person.guest}`, () => this.#end(person.guest));
+    const ends = makeButton('End visit', `End the visit of ${person.name}`, () => this.#end(person.guest));
     ends.className = 'danger';
     ends.dataset['guest'] = person.guest;
     line.append(who, ends);

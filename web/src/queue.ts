@@ -47,6 +47,12 @@ export class OutputQueue {
     this.#pump();
   }
 
+  /** Writes what is not of the stream, after all output so far. */
+  aside(bytes: Uint8Array): void {
+    this.#waiting.push({ bytes, end: undefined, replayed: true });
+    this.#pump();
+  }
+
   /** Throws away what is not on the screen yet, and clears the screen. */
   clear(): void {
     if (this.#current !== undefined) this.#current = { ...this.#current, end: undefined };

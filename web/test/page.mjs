@@ -305,9 +305,9 @@ const cases = {
     await line(page, SHOW);
     await shows(page, 'true colour');
     gateway.let([
-      { guest: 'carol', access: 'view', here: true, seconds_left: 1500 },
-      { guest: 'bob <img src=x onerror=alert(1)>', access: 'type', here: true, seconds_left: 290 },
-      { guest: 'dave', access: 'view', here: false, seconds_left: 7200 },
+      { guest: 'carol', name: 'carol', access: 'view', here: true, seconds_left: 1500 },
+      { guest: 'bob <img src=x onerror=alert(1)>', name: 'bob <img src=x onerror=alert(1)>', access: 'type', here: true, seconds_left: 290 },
+      { guest: 'dave', name: 'dave', access: 'view', here: false, seconds_left: 7200 },
     ]);
     await page.locator('#people-count', { hasText: '2' }).waitFor();
     await page.locator('#people-button').click();
@@ -326,7 +326,7 @@ const cases = {
     await line(page, SHOW);
     await shows(page, 'true colour');
     gateway.access = 'view';
-    gateway.let([{ guest: 'carol', access: 'view', here: true, seconds_left: 1740 }]);
+    gateway.let([{ guest: 'carol', name: 'carol', access: 'view', here: true, seconds_left: 1740 }]);
     const guest = await page.context().newPage();
     await guest.goto(address);
     await connected(guest);

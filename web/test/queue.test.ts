@@ -53,6 +53,19 @@ test('clearing throws away what waits, and nothing of before is said to be shown
   expect(shown).toEqual([[51, true]]);
 });
 
+test('what is written beside the stream comes in its turn, and does not count', () => {
+  const { writer, shown, queue } = slow();
+  queue.push(0, bytes('one'), 0);
+  queue.aside(bytes('redrawn'));
+  queue.push(3, bytes('two'), 0);
+  writer.done?.();
+  expect([writer.written.at(-1), queue.replaying]).toEqual(['redrawn', true]);
+  writer.done?.();
+  expect([writer.written.at(-1), queue.replaying]).toEqual(['two', false]);
+  writer.done?.();
+  expect(shown).toEqual([[3, false], [6, true]]);
+});
+
 test('a terminal that is done at once is no recursion', () => {
   const shown: number[] = [];
   const queue = new OutputQueue({ write: (_part, done) => done() }, (at) => shown.push(at));
