@@ -82,16 +82,28 @@ export class Phone {
   /** xterm.js knows wheels, and no fingers. */
   #scrollByTouch(): void {
     let last: number | undefined;
+    let rest = 0;
     this.place.addEventListener('touchstart', (event) => {
       last = event.touches.length === 1 ? event.touches[0]?.clientY : undefined;
+      rest = 0;
     }, { passive: true });
     this.place.addEventListener('touchmove', (event) => {
       const touch = event.touches[0];
       if (last === undefined || touch === undefined || event.touches.length !== 1) return;
-      const deltaY = last - touch.clientY;
+      const moved = last - touch.clientY;
       last = touch.clientY;
-      const { clientX, clientY } = touch;
-      event.target?.dispatchEvent(new WheelEvent('wheel', { deltaY, clientX, clientY, bubbles: true, cancelable: true }));
+      const { buffer, modes, rows, element } = this.screen.terminal;
+      if (buffer.active.type === 'alternate' || modes.mouseTrackingMode !== 'none') {
+        // Nothing is scrolled off there: it is the program that scrolls.
+        const { clientX, clientY } = touch;
+        event.target?.dispatchEvent(new WheelEvent('wheel', { deltaY: moved, clientX, clientY, bubbles: true, cancelable: true }));
+        return;
+      }
+      rest += moved;
+      const line = (element?.querySelector('.xterm-screen')?.clientHeight ?? 0) / rows;
+      const lines = line > 0 ? Math.trunc(rest / line) : 0;
+      rest -= lines * line;
+      if (lines !== 0) this.screen.terminal.scrollLines(lines);
     }, { passive: true });
   }
 }

@@ -198,7 +198,10 @@ const cases = {
     expect(await page.evaluate(() => navigator.clipboard.readText()) === 'before', 'it was written though switched off');
     await page.locator('#settings-button').click();
     await page.locator('#programs-copy').check();
+    await page.locator('#screen-reader').check();
     await picture(page, 'settings');
+    await page.locator('.xterm-accessibility-tree', { hasText: 'set-12' }).waitFor({ state: 'attached' });
+    await page.locator('#screen-reader').uncheck();
     await page.keyboard.press('Escape');
     gateway.inputs.length = 0;
     await set('second');
@@ -395,6 +398,15 @@ async function phone(address, gateway, width) {
     await until(page, 'the keys have arrived', () => gateway.inputs.join('') === '\x15\x1b[A\x1b');
     expect(await page.evaluate(() => document.activeElement.className.includes('xterm')), 'a key took the focus from the terminal');
     await picture(page, `phone-${width}`);
+    // a finger scrolls
+    await page.keyboard.press('Control+c');
+    await line(page, 'seq 1 300');
+    await shows(page, '300');
+    await client.send('Input.dispatchTouchEvent', { type: 'touchStart', touchPoints: [{ x: 100, y: 200 }] });
+    for (let y = 220; y <= 560; y += 20) await client.send('Input.dispatchTouchEvent', { type: 'touchMove', touchPoints: [{ x: 100, y }] });
+    await client.send('Input.dispatchTouchEvent', { type: 'touchEnd', touchPoints: [] });
+    await until(page, 'it scrolled', async () => !(await rows(page)).includes('300'));
+    await line(page, 'clear; ls /');
     await page.locator('#settings-button').click();
     await picture(page, `phone-${width}-settings`);
     const wide = await page.evaluate(() => [...document.querySelectorAll('html, header *, .panel:not([hidden]), #keys')]
