@@ -11,6 +11,7 @@ pub mod host;
 pub mod sandbox;
 pub mod session;
 pub mod share;
+pub mod ssh;
 pub mod sys;
 pub mod terminal;
 pub mod verify;

@@ -7,6 +7,7 @@
 //!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
 //!   │      closing the socket ends the command │
+//!   │ ── Ssh + stream socket ─────────────────►│ ── Started ────────────►  (which then speaks ssh, as with its owner)
 //! ```
 //! One request a connection, but for `LogBeyond`. The folder keeps other users out; the kernel's word on who is at the
 //! other end (`SO_PEERCRED`) is asked all the same.
@@ -50,6 +51,8 @@ pub enum Request {
         /// One terminal instead of three streams.
         terminal: bool,
     },
+    /// Serve ssh on a stream socket, the message's one descriptor. Whoever is at its other end need not prove who she is.
+    Ssh,
 }
 
 /// A command to run in a session.
@@ -76,7 +79,7 @@ pub enum Answer {
         /// In bytes.
         len: u64,
     },
-    /// The command runs.
+    /// The command runs, or ssh is spoken.
     Started,
     /// The command ended.
     Exited {

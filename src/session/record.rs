@@ -59,6 +59,17 @@ pub struct GatewayRecord {
     pub socket: Option<PathBuf>,
 }
 
+/// Where a session's ssh server is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SshRecord {
+    /// Its port.
+    pub port: u16,
+    /// Its host key, as `known_hosts` has it: algorithm and key.
+    pub host_key: String,
+    /// That key's fingerprint.
+    pub fingerprint: String,
+}
+
 /// What is known of a session. `show --json` prints this.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -74,6 +85,9 @@ pub struct Record {
     pub app_port: Option<u16>,
     /// Its gateway.
     pub gateway: GatewayRecord,
+    /// Its ssh server; none in records of earlier versions, and before it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshRecord>,
     /// What started its app.
     pub runtime: RuntimeKind,
     /// Its image, as it was named.

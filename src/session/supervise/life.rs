@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     door,
     end::{End, FromLauncher, ToLauncher},
-    requests,
+    requests, ssh,
 };
 use crate::{
     gateway::Phase,
@@ -21,6 +21,7 @@ use crate::{
     },
     sandbox::protocol::{Demise, Ended, Endpoint},
     session::{Record, Records, SessionSpec, State},
+    ssh::Server,
     sys::{message, process::Exit},
     words::Isolation,
 };
@@ -28,6 +29,7 @@ use crate::{
 /// What a supervisor was born with: its ends of the sockets to others.
 pub(super) struct Born<'a> {
     pub(super) launcher: &'a OwnedFd,
+    pub(super) ssh: &'a OwnedFd,
     pub(super) listener: OwnedFd,
     pub(super) to_init: OwnedFd,
     pub(super) to_keeper: OwnedFd,
@@ -43,6 +45,7 @@ pub(super) struct Session<'a> {
     keeper: Channel,
     host: Arc<LocalHost>,
     door: door::Door,
+    ssh: Server,
     endpoint: watch::Sender<Option<Endpoint>>,
     log_len: watch::Receiver<u64>,
     stops: mpsc::Receiver<Stop>,
@@ -77,7 +80,7 @@ impl<'a> Session<'a> {
         records: &'a Records,
         born: Born<'_>,
     ) -> Result<Self, Box<(End, Record)>> {
-        let Born { launcher, listener, to_init, to_keeper, log_len } = born;
+        let Born { launcher, ssh, listener, to_init, to_keeper, log_len } = born;
         let broken = |record: &Record, why: String| Box::new((End::Broken(why), record.clone()));
         let io = |record: &Record, error: io::Error| broken(record, error.to_string());
         let launcher = launcher.try_clone().and_then(Channel::new).map_err(|error| io(&record, error))?;
@@ -90,10 +93,12 @@ impl<'a> Session<'a> {
         let session_env = door::session_env(&spec, &record, door.base_url());
         let login_shell = spec.login_shell.clone().into_os_string();
         let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env, login_shell));
+        let ssh = ssh::open(&spec, &mut record, ssh, Arc::clone(&host)).map_err(|why| broken(&record, why))?;
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host: Arc::clone(&host),
             door: door.handle(),
+            ssh: ssh.clone(),
             stop,
             log_len: log_len.clone(),
         };
@@ -107,6 +112,7 @@ impl<'a> Session<'a> {
             keeper,
             host,
             door,
+            ssh,
             endpoint,
             log_len,
             stops,
@@ -117,7 +123,7 @@ impl<'a> Session<'a> {
     /// From the sandbox's making to the session's end.
     pub(super) async fn live(mut self, output: std::fs::File) -> (End, Record) {
         let end = self.until_the_end(output).await;
-        self.door.close(&end.to_string()).await;
+        tokio::join!(self.door.close(&end.to_string()), self.ssh.close());
         put_down(&mut self.record, &end);
         // Before the keeper is let go: it removes the lock, and a session without one is taken for one that was cut off.
         // A disk that is full must not keep the session from ending; then that is what is said of it.

@@ -20,6 +20,7 @@ use crate::{
     host::{Channel, HostError, Invocation, LocalHost},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
+    ssh::Server,
     sys::{message, readiness, spawn::Streams},
 };
 
@@ -33,6 +34,7 @@ const MOST_CLIENTS: usize = 256;
 pub(super) struct Requests {
     pub(super) host: Arc<LocalHost>,
     pub(super) door: DoorHandle,
+    pub(super) ssh: Server,
     pub(super) stop: mpsc::Sender<Stop>,
     pub(super) log_len: watch::Receiver<u64>,
 }
@@ -83,6 +85,13 @@ impl Requests {
                     client.send(&Answer::Log { len: now }, &[]).await?;
                 }
                 Request::Exec { terminal } => return self.exec(client, terminal, fds).await,
+                Request::Ssh => {
+                    let stream = fds.into_iter().next().filter(message::is_connected_stream);
+                    let stream = std::os::unix::net::UnixStream::from(stream.ok_or(io::ErrorKind::InvalidData)?);
+                    let server = self.ssh.clone();
+                    tokio::spawn(async move { server.serve_owner(stream).await });
+                    client.send(&Answer::Started, &[]).await?;
+                }
             }
         }
         Ok(())
