@@ -226,6 +226,7 @@ pub(super) fn spec(
             },
             socket: taken.socket,
         },
+        ssh: None,
         runtime: app.runtime(),
         image: args.image.clone(),
         command: app.args.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -274,6 +275,7 @@ pub(super) fn spec(
             access_log: config.gateway.access_log,
             server_timing: config.gateway.server_timing,
         },
+        ssh: config.ssh.clone(),
         login_shell: login_shell(),
     }
 }

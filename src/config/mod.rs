@@ -27,11 +27,12 @@ pub use host::{host_name, node_name};
 pub use layers::{DEFAULT, Entry, Origin, Resolved, SITE_FILE, Sources};
 pub use partial::{
     Partial, PartialApp, PartialGateway, PartialImages, PartialOutbound, PartialPods, PartialRecords,
+    PartialSsh,
 };
 pub use programs::find_program;
 pub use values::{
     AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, InvalidValue, Listen,
-    OutboundHelper, ProgramChoice, RuntimeChoice, TimeSpan, Variable,
+    OutboundHelper, PamService, ProgramChoice, RuntimeChoice, TimeSpan, Variable,
 };
 
 use crate::words::{Isolation, Network, PodRange, TmpMode};
@@ -62,6 +63,8 @@ pub struct Config {
     pub pods: PodRange,
     /// The HTTPS listener.
     pub gateway: Gateway,
+    /// The ssh server.
+    pub ssh: Ssh,
     /// What stays of a session.
     pub records: Records,
     /// The way out.
@@ -98,6 +101,20 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// Whether it tells browsers how long the app took to answer.
     pub server_timing: bool,
+}
+
+/// The ssh server on a session's first port.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ssh {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Whether the owner's password opens it.
+    pub password: bool,
+    /// By which rules a password is checked.
+    pub pam_service: PamService,
+    /// How long somebody has to prove to be the owner.
+    pub login_grace: TimeSpan,
 }
 
 /// What stays of a session that has ended.

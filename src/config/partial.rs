@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::values::{
-    AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper,
+    AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper, PamService,
     ProgramChoice, RuntimeChoice, TimeSpan, Variable,
 };
 use crate::words::{Isolation, Network, TmpMode};
@@ -25,6 +25,7 @@ pub struct Partial {
     pub scratch: Option<AbsolutePath>,
     pub pods: PartialPods,
     pub gateway: PartialGateway,
+    pub ssh: PartialSsh,
     pub records: PartialRecords,
     pub outbound: PartialOutbound,
     pub images: PartialImages,
@@ -57,6 +58,17 @@ pub struct PartialGateway {
     pub bind_cookie_to_address: Option<bool>,
     pub access_log: Option<AccessLog>,
     pub server_timing: Option<bool>,
+}
+
+/// `[ssh]`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml documents each key")]
+pub struct PartialSsh {
+    pub enabled: Option<bool>,
+    pub password: Option<bool>,
+    pub pam_service: Option<PamService>,
+    pub login_grace: Option<TimeSpan>,
 }
 
 /// `[records]`.

@@ -5,7 +5,7 @@
 //! link, a FIFO, or a folder that others can enter is refused with the reason; nothing is ever removed or taken over.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt,
     fs::File,
     io::{self, ErrorKind, Read, Write},
@@ -18,9 +18,9 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, OFlag, open, openat, renameat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat},
     sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, mkdirat},
-    unistd::{Uid, UnlinkatFlags, User, fsync, geteuid, unlinkat},
+    unistd::{Uid, UnlinkatFlags, User, fsync, geteuid, linkat, unlinkat},
 };
 
 use super::host::node_name;
@@ -269,9 +269,7 @@ impl PrivateFolder {
         durability: Durability,
     ) -> Result<(), FolderError> {
         let (name, path) = self.entry(name.as_ref())?;
-        let mut draft = std::ffi::OsString::from(".");
-        draft.push(name);
-        draft.push(format!(".{}", uuid::Uuid::new_v4().simple()));
+        let draft = draft_of(name);
         let written = self.write_draft(&draft, content, durability).and_then(|()| {
             renameat(&self.fd, draft.as_os_str(), &self.fd, name)?;
             if durability == Durability::Lasting {
@@ -284,6 +282,35 @@ impl PrivateFolder {
             let _ = unlinkat(&self.fd, draft.as_os_str(), UnlinkatFlags::NoRemoveDir);
             FolderError::io("write", &path, e)
         })
+    }
+
+    /// Writes `content` to the file `name`, as [`PrivateFolder::write`] does lastingly, unless there is one: of several who
+    /// do it at once, one succeeds. Whether it was this one.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn write_new(&self, name: impl AsRef<OsStr>, content: &[u8]) -> Result<bool, FolderError> {
+        let (name, path) = self.entry(name.as_ref())?;
+        let draft = draft_of(name);
+        let written = self.write_draft(&draft, content, Durability::Lasting).and_then(|()| {
+            match linkat(&self.fd, draft.as_os_str(), &self.fd, name, AtFlags::empty()) {
+                Ok(()) => {
+                    fsync(&self.fd)?;
+                    Ok(true)
+                }
+                Err(Errno::EEXIST) => Ok(false),
+                // A file system without hard links (link(2)): the last one wins there.
+                Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+                    renameat(&self.fd, draft.as_os_str(), &self.fd, name)?;
+                    fsync(&self.fd)?;
+                    Ok(true)
+                }
+                Err(e) => Err(e.into()),
+            }
+        });
+        // Linked, renamed, or not wanted.
+        let _ = unlinkat(&self.fd, draft.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        written.map_err(|e| FolderError::io("write", &path, e))
     }
 
     fn write_draft(&self, draft: &OsStr, content: &[u8], durability: Durability) -> io::Result<()> {
@@ -363,6 +390,14 @@ impl PrivateFolder {
         let fd = openat(&place, ".", flags, Mode::empty()).map_err(|e| FolderError::io("open", path, e))?;
         Ok(Some(Self { fd, path: path.to_owned() }))
     }
+}
+
+/// A name for what is still being written, that nobody else uses.
+fn draft_of(name: &OsStr) -> OsString {
+    let mut draft = OsString::from(".");
+    draft.push(name);
+    draft.push(format!(".{}", uuid::Uuid::new_v4().simple()));
+    draft
 }
 
 impl AsFd for PrivateFolder {

@@ -104,6 +104,9 @@ fn the_embedded_default_is_whole_and_what_the_documentation_says() {
     assert_eq!(&*config.scratch, Path::new("/var/tmp"));
     assert_eq!(config.gateway.certificate(), None);
     assert!(config.gateway.bind_cookie_to_address);
+    assert!(config.ssh.enabled && config.ssh.password);
+    assert_eq!(config.ssh.pam_service.as_str(), "sshd");
+    assert_eq!(config.ssh.login_grace.duration(), Duration::from_secs(60));
     assert!(resolved.entries.iter().all(|e| e.origin == Origin::Default && !e.locked));
 }
 

@@ -91,6 +91,12 @@ pub enum HostChoice {
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
+/// The name of a file in `/etc/pam.d`: 1 to 64 characters of `a-z`, `A-Z`, `0-9`, `.`, `_`, `-`, the first a letter or a
+/// digit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PamService(String);
+
 /// A path from the root: what a setting means must not depend on where one stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -325,6 +331,33 @@ impl fmt::Display for HostName {
     }
 }
 
+impl PamService {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PamService {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let is_good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if begins_well && text.len() <= 64 && text.bytes().all(is_good) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidValue::new(text, "the name of a file in /etc/pam.d"))
+        }
+    }
+}
+
+impl fmt::Display for PamService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl FromStr for HostChoice {
     type Err = InvalidValue;
 
@@ -482,7 +515,8 @@ macro_rules! through_text {
     )*};
 }
 through_text!(TextOrNumber, parse: TimeSpan, ByteSize);
-through_text!(String, parse: Listen, HostName, HostChoice, AbsolutePath, FileChoice, ProgramChoice, Variable);
+through_text!(String, parse: Listen, HostName, HostChoice, PamService);
+through_text!(String, parse: AbsolutePath, FileChoice, ProgramChoice, Variable);
 
 macro_rules! display_as_value {
     ($($type:ty),*) => {$(
@@ -547,6 +581,16 @@ mod tests {
         }
         assert_eq!("Login1.HPC.example".parse::<HostName>().unwrap().as_str(), "login1.hpc.example");
         assert_eq!("0:0::1".parse::<HostName>().unwrap().as_str(), "::1");
+    }
+
+    #[test]
+    fn a_pam_service_is_one_file_s_name() {
+        for text in ["sshd", "login", "sssd-shadowutils", "shlogin.2"] {
+            assert_eq!(text.parse::<PamService>().unwrap().to_string(), text);
+        }
+        for text in ["", ".", "..", "../sshd", "/etc/pam.d/sshd", "a b", "a\0", "é", &"a".repeat(65)] {
+            assert!(text.parse::<PamService>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Handler for Connection {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.authentication.offered(user, offer.public_key, offer.algorithm))
+        Ok(self.authentication.offered(user, offer.public_key, offer.algorithm).await)
     }
 
     async fn auth_publickey(
@@ -227,7 +227,7 @@ impl Handler for Connection {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.authentication.key(user, key.public_key, key.algorithm))
+        Ok(self.authentication.key(user, key.public_key, key.algorithm).await)
     }
 
     async fn auth_openssh_certificate(
@@ -235,7 +235,7 @@ impl Handler for Connection {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.authentication.certificate(user, certificate))
+        Ok(self.authentication.certificate(user, certificate).await)
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {

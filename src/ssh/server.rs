@@ -2,15 +2,18 @@
 //! who have not proved who they are.
 
 use std::{
+    ffi::OsString,
     io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use nginx_free::{Peer, PeerKey};
 use nix::sys::socket::{Shutdown, shutdown};
-use russh::{Disconnect, MethodKind, keys::PrivateKey, server};
+use russh::{Disconnect, MethodKind, keys::PublicKey, server};
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream, UnixStream},
@@ -21,15 +24,17 @@ use tokio::{
 use super::{
     agent::Temporary,
     algorithms,
-    auth::{Authentication, Door, Peer, Progress, Way},
+    auth::{self, Authentication, Door, Progress, SpendToken, Way},
     connection::Connection,
     environment,
+    host_key::{self, HostKeyError},
     owner::Owner,
+    password::Passwords,
+    penalties::{Offence, Penalties},
+    startups::{Bounds, Startup, Startups},
 };
-use crate::{host::LocalHost, sys::diag, terminal::Terminals};
+use crate::{config, host::LocalHost, sys::diag, terminal::Terminals};
 
-/// How long a client has to say who it is.
-const LOGIN_GRACE: Duration = Duration::from_secs(60);
 /// How long those under way may take when the session has ended.
 const DRAIN: Duration = Duration::from_millis(200);
 /// The most connections at once.
@@ -41,8 +46,12 @@ const READ_AHEAD: usize = 64 * 1024;
 pub struct Settings {
     /// What its clients get at.
     pub inside: Inside,
-    /// Its key.
-    pub host_key: PrivateKey,
+    /// The folder of its key.
+    pub keys: PathBuf,
+    /// How it is configured.
+    pub config: config::Ssh,
+    /// By which somebody who has a token of the session's in place of a password comes in.
+    pub spend_token: SpendToken,
 }
 
 /// What clients get at.
@@ -55,11 +64,29 @@ pub struct Inside {
     pub temporary: Temporary,
 }
 
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// It has no key.
+    #[error("{0}")]
+    HostKey(String),
+    /// The system does not know the user.
+    #[error("cannot tell whose ssh server this is: {0}")]
+    Owner(#[source] io::Error),
+}
+
+impl From<HostKeyError> for ServerError {
+    fn from(error: HostKeyError) -> Self {
+        Self::HostKey(error.to_string())
+    }
+}
+
 /// A session's ssh server. Cheap to clone.
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
 struct Inner {
+    key: PublicKey,
     inside: Arc<Inside>,
     door: Arc<Door>,
     /// For those who come over the network.
@@ -67,6 +94,8 @@ struct Inner {
     /// For the owner's own processes.
     control: Arc<server::Config>,
     places: Arc<Semaphore>,
+    startups: Startups,
+    grace: Duration,
     closing: watch::Sender<bool>,
 }
 
@@ -74,19 +103,38 @@ impl Server {
     /// A server without clients.
     ///
     /// # Errors
-    /// Where the user of this process is not known to the system.
-    pub fn new(settings: Settings) -> io::Result<Self> {
-        let Settings { inside, host_key } = settings;
-        let network = algorithms::config(host_key.clone(), &[MethodKind::PublicKey, MethodKind::Password]);
-        let control = algorithms::config(host_key, &[MethodKind::None]);
+    /// As [`ServerError`].
+    pub fn new(settings: Settings) -> Result<Self, ServerError> {
+        let Settings { inside, keys, config, spend_token } = settings;
+        let key = host_key::load_or_create(&keys)?;
+        let public = key.public_key().clone();
+        let network = algorithms::config(key.clone(), &[MethodKind::PublicKey, MethodKind::Password]);
+        let control = algorithms::config(key, &[MethodKind::None]);
+        let owner = Owner::of_this_process().map_err(ServerError::Owner)?;
+        let startups = Startups::new(Bounds::default(), PeerKey::Local(owner.uid));
+        let passwords = config.password.then(|| Passwords::new(config.pam_service));
+        let door = Door { owner, passwords, spend_token, penalties: Mutex::new(Penalties::default()) };
         Ok(Self(Arc::new(Inner {
+            key: public,
             inside: Arc::new(inside),
-            door: Arc::new(Door::new(Owner::of_this_process()?)),
+            door: Arc::new(door),
             network: Arc::new(network),
             control: Arc::new(control),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
+            startups,
+            grace: config.login_grace.duration(),
             closing: watch::Sender::new(false),
         })))
+    }
+
+    /// Its key, as `known_hosts` has it: algorithm and key.
+    pub fn host_key(&self) -> String {
+        PublicKey::from(self.0.key.key_data().clone()).to_openssh().unwrap_or_default()
+    }
+
+    /// That key's fingerprint, as clients show it.
+    pub fn fingerprint(&self) -> String {
+        host_key::fingerprint(&self.0.key)
     }
 
     /// Serves a TCP listener until [`Server::close`].
@@ -111,16 +159,30 @@ impl Server {
     }
 
     fn accept(&self, stream: TcpStream, from: SocketAddr) {
-        // Who does not get a place is told nothing: telling takes one.
-        let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else { return };
         let Ok((to, cut)) = stream.local_addr().and_then(|to| Ok((to, Cut::of(&stream)?))) else { return };
+        let peer = match user_at(to, from) {
+            Some(uid) => Peer::tcp(from).identified(uid),
+            None => Peer::tcp(from),
+        };
+        // Who does not get a place is told nothing: telling takes one.
+        if self.0.door.keeps_away(&peer) {
+            return;
+        }
+        let Some(startup) = self.0.startups.begin(peer.key()) else { return };
+        let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else { return };
         // It is only slower without.
         let _ = stream.set_nodelay(true);
-        let source = Peer { from: Some(from), to: Some(to), uid: user_at(to, from) };
         let server = self.clone();
         tokio::spawn(async move {
-            let config = Arc::clone(&server.0.network);
-            server.serve(stream, cut, config, Way::Network, source).await;
+            let arrival = Arrival {
+                config: Arc::clone(&server.0.network),
+                way: Way::Network,
+                origin: environment::of_connection(Some(from), Some(to)),
+                peer,
+                cut,
+                startup: Some(startup),
+            };
+            server.serve(stream, arrival).await;
             drop(place);
         });
     }
@@ -132,8 +194,15 @@ impl Server {
         let Ok((stream, cut)) = ready.and_then(|stream| Cut::of(&stream).map(|cut| (stream, cut))) else {
             return;
         };
-        let config = Arc::clone(&self.0.control);
-        self.serve(stream, cut, config, Way::Control, Peer::default()).await;
+        let arrival = Arrival {
+            config: Arc::clone(&self.0.control),
+            way: Way::Control,
+            origin: environment::of_connection(None, None),
+            peer: Peer::Unix { uid: Some(self.0.door.owner.uid) },
+            cut,
+            startup: None,
+        };
+        self.serve(stream, arrival).await;
     }
 
     /// Says goodbye to all clients, and lets nobody in any more.
@@ -144,25 +213,29 @@ impl Server {
         let _ = timeout(DRAIN * 2, self.0.places.acquire_many(all)).await;
     }
 
-    async fn serve<S>(&self, stream: S, cut: Cut, config: Arc<server::Config>, way: Way, peer: Peer)
+    async fn serve<S>(&self, stream: S, arrival: Arrival)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (authentication, mut progress) = Authentication::new(Arc::clone(&self.0.door), way, peer);
-        let origin = environment::of_connection(peer.from, peer.to);
+        let Arrival { config, way, origin, peer, cut, mut startup } = arrival;
+        let (authentication, progress) = Authentication::new(Arc::clone(&self.0.door), way, peer.clone());
         let connection = Connection::new(Arc::clone(&self.0.inside), authentication, origin);
         let stream = BufReader::with_capacity(READ_AHEAD, stream);
-        let grace = Instant::now() + LOGIN_GRACE;
+        let grace = Instant::now() + self.0.grace;
         let begun = timeout_at(grace, server::run_stream(config, stream, connection)).await;
-        let Ok(Ok(mut session)) = begun else { return };
+        let mut session = match begun {
+            Ok(Ok(session)) => session,
+            Ok(Err(_)) => return self.0.door.note(&peer, Offence::NothingTried),
+            Err(_) => return self.0.door.note(&peer, Offence::GraceExceeded),
+        };
         let handle = session.handle();
         let mut closing = self.0.closing.subscribe();
         let ended = tokio::select! {
             ended = &mut session => ended,
-            () = overdue(grace, &mut progress) => {
-                tracing::info!(%peer, "an ssh client did not say in time who it is");
+            () = overdue(grace, progress.clone(), &mut startup) => {
+                self.0.door.note(&peer, Offence::GraceExceeded);
                 cut.now();
-                session.await
+                return drop(session.await);
             }
             () = async { let _ = closing.wait_for(|closing| *closing).await; } => {
                 let goodbye = handle.disconnect(Disconnect::ByApplication, "the session has ended".to_owned(), String::new());
@@ -175,16 +248,34 @@ impl Server {
                 }
             }
         };
+        match *progress.borrow() {
+            Progress::Silent => self.0.door.note(&peer, Offence::NothingTried),
+            Progress::Refused => self.0.door.note(&peer, Offence::AuthenticationFailed),
+            Progress::Known => {}
+        }
         if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "an ssh connection broke off");
+            tracing::debug!(peer = auth::shown(&peer), %error, "an ssh connection broke off");
         }
     }
 }
 
-/// Returns when it is time and the client has not said who it is.
-async fn overdue(at: Instant, progress: &mut watch::Receiver<Progress>) {
+/// A connection that has just been made.
+struct Arrival {
+    config: Arc<server::Config>,
+    way: Way,
+    /// What programs hear of where it comes from.
+    origin: Vec<(OsString, OsString)>,
+    peer: Peer,
+    cut: Cut,
+    /// Its place among those who have not proved who they are.
+    startup: Option<Startup>,
+}
+
+/// Returns when it is time and the client has not proved who it is.
+async fn overdue(at: Instant, mut progress: watch::Receiver<Progress>, startup: &mut Option<Startup>) {
     if timeout_at(at, progress.wait_for(|progress| *progress == Progress::Known)).await.is_ok() {
         // Known, or gone altogether.
+        drop(startup.take());
         std::future::pending::<()>().await;
     }
 }

@@ -219,10 +219,15 @@ pub fn descendants_of(ancestor: Pid) -> io::Result<Vec<Pid>> {
 /// Sends `SIGKILL` to all that descends from this process, and to nothing else: each is held before it is looked at a
 /// second time, so that a number which has meanwhile come to mean a stranger is not signalled.
 pub fn kill_descendants() {
-    let seen = descendants().unwrap_or_default();
+    kill_descendants_of(Pid::this());
+}
+
+/// The same, for all that descends from `ancestor`, and not for `ancestor` itself.
+pub fn kill_descendants_of(ancestor: Pid) {
+    let seen = descendants_of(ancestor).unwrap_or_default();
     let held: Vec<(Pid, PidFd)> =
         seen.into_iter().filter_map(|pid| PidFd::open(pid).ok().map(|process| (pid, process))).collect();
-    let still = descendants().unwrap_or_default();
+    let still = descendants_of(ancestor).unwrap_or_default();
     for (pid, process) in held {
         if still.contains(&pid) {
             // It may have ended since, which is what is wanted.

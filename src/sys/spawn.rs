@@ -29,6 +29,8 @@ pub mod role {
     pub const INIT: &str = "@init";
     /// Whether namespaces can be had here.
     pub const PROBE: &str = "@probe-namespaces";
+    /// Asks PAM about one password.
+    pub const PASSWORD: &str = "@password";
     /// A part of `verify` that runs as another user.
     pub const ATTACK: &str = "@attack";
 }

@@ -15,6 +15,7 @@ use crate::{
     gateway::{Gateway, Options, Phase, certificate},
     host::Dialer,
     session::{Record, SessionSpec},
+    ssh::SpendToken,
     words::Isolation,
 };
 
@@ -41,6 +42,12 @@ impl DoorHandle {
     /// The URL with a new token.
     pub(super) fn url(&self) -> io::Result<String> {
         Ok(format!("{}?token={}", self.base_url, self.gateway.issue()?.reveal()))
+    }
+
+    /// By which a token can be spent elsewhere.
+    pub(super) fn spend_token(&self) -> SpendToken {
+        let gateway = Arc::clone(&self.gateway);
+        Box::new(move |text| gateway.spend(text))
     }
 }
 

@@ -21,8 +21,9 @@ use crate::{
     },
     sandbox::protocol::{Demise, Ended, Endpoint},
     session::{Record, Records, SessionSpec, State},
-    ssh::Server,
+    ssh::{Inside, Server},
     sys::{message, process::Exit},
+    terminal::Terminals,
     words::Isolation,
 };
 
@@ -93,7 +94,13 @@ impl<'a> Session<'a> {
         let session_env = door::session_env(&spec, &record, door.base_url());
         let login_shell = spec.login_shell.clone().into_os_string();
         let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env, login_shell));
-        let ssh = ssh::open(&spec, &mut record, ssh, Arc::clone(&host)).map_err(|why| broken(&record, why))?;
+        let inside = Inside {
+            host: Arc::clone(&host),
+            terminals: Terminals::new(Arc::clone(&host)),
+            temporary: ssh::temporary(&spec.sandbox),
+        };
+        let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())
+            .map_err(|why| broken(&record, why))?;
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host: Arc::clone(&host),
