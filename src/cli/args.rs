@@ -42,6 +42,14 @@ pub(super) enum Command {
     Exec(ExecArgs),
     /// Open a shell in a session
     Shell(OneArgs),
+    /// Let a colleague watch or type in a terminal of a session
+    Share(Box<ShareArgs>),
+    /// Get into a session by ssh, from this node: no port, no key, no password
+    Ssh(SshArgs),
+    /// Print what ssh has to know to get into sessions, for ~/.ssh/config
+    SshConfig(SshConfigArgs),
+    /// Print a session's host key, for ~/.ssh/known_hosts
+    KnownHosts(OneArgs),
     /// Stop sessions
     Stop(StopArgs),
     /// Remove the records of ended sessions
@@ -156,6 +164,93 @@ pub(super) struct ExecArgs {
     /// The command
     #[arg(last = true, required = true)]
     pub(super) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(super) struct ShareArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// They see what is shown (the default)
+    #[arg(long, conflicts_with = "types")]
+    pub(super) view: bool,
+    /// They type as well: with your rights, on all your files
+    #[arg(long = "type")]
+    pub(super) types: bool,
+    /// For how long, as in 30m or 2h [default: 30m]
+    #[arg(long = "for", value_name = "TIME")]
+    pub(super) lasts: Option<TimeSpan>,
+    /// What you call them
+    #[arg(long = "as", value_name = "WHO", value_parser = label)]
+    pub(super) label: Option<String>,
+    /// Which terminal [default: the one last used]
+    #[arg(long, value_name = "N")]
+    pub(super) terminal: Option<u32>,
+    /// Record what is shown, and who types what, as an asciicast [default: a new file here]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, value_parser = super::share::absolute)]
+    pub(super) record: Option<Option<PathBuf>>,
+    /// With --type: do not ask whether that is meant
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) changes: Changes,
+}
+
+/// What is to be done about those who are let in already.
+#[derive(Args)]
+pub(super) struct Changes {
+    /// Say who is let in
+    #[arg(short, long, conflicts_with_all = ["revoke", "extend", "types", "record", "label", "terminal"])]
+    pub(super) list: bool,
+    /// End a visit; with --all, all of them
+    #[arg(long, value_name = "WHO", num_args = 0..=1)]
+    #[arg(conflicts_with_all = ["extend", "types", "record", "label", "terminal", "lasts"])]
+    pub(super) revoke: Option<Option<String>>,
+    /// With --revoke: everybody's
+    #[arg(long, requires = "revoke")]
+    pub(super) all: bool,
+    /// Let somebody stay for the time of --for, from now on
+    #[arg(long, value_name = "WHO", conflicts_with_all = ["types", "record", "label", "terminal"])]
+    pub(super) extend: Option<String>,
+}
+
+/// A short name that can be shown anywhere.
+fn label(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    if (1..=32).contains(&text.chars().count()) && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("up to 32 letters, digits, and . _ - @".to_owned())
+    }
+}
+
+#[derive(Args)]
+pub(super) struct SshArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// In the tmux session `main`, made where there is none
+    #[arg(long, conflicts_with_all = ["stdio", "fdpass"])]
+    pub(super) tmux: bool,
+    /// Be a ProxyCommand: ssh is spoken on standard input and output
+    #[arg(long, conflicts_with = "fdpass")]
+    pub(super) stdio: bool,
+    /// Be a ProxyCommand with ProxyUseFdpass
+    #[arg(long)]
+    pub(super) fdpass: bool,
+    /// Options of ssh, then a command; without one, a shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, conflicts_with_all = ["stdio", "fdpass"])]
+    pub(super) words: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(super) struct SshConfigArgs {
+    /// The session's name, or as much of it as is unique [default: all live sessions]
+    pub(super) name: Option<String>,
+    /// For use on this node, and not from elsewhere through it
+    #[arg(long, conflicts_with = "via")]
+    pub(super) here: bool,
+    /// How this node is called from there, as ssh is to be told
+    #[arg(long, value_name = "HOST")]
+    pub(super) via: Option<String>,
 }
 
 #[derive(Args)]

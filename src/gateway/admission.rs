@@ -7,22 +7,25 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Kind, Metrics, Upstream, Verdict};
+use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Kind, Limits, Metrics, Upstream, Verdict};
 use tokio::sync::watch;
 
 use super::{
-    Options, Phase,
-    cookies::{self, Cookies},
+    Options, Phase, Seen,
+    cookies::{self, Cookies, Holder},
     filter,
     follow::Follow,
     origin::{self, Behalf},
     pages,
     query::{self, Query},
+    terminal::{Caller, Desk, Way},
     tokens::{Presented, Tokens},
 };
 
 /// What begins the paths that are the gateway's own.
 const OWN: &str = "/-/";
+/// The page with a terminal, below [`OWN`]; its parts and its WebSocket are below it.
+const TERMINAL: &str = "terminal";
 
 /// Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,10 +33,12 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The door of one session.
 pub(crate) struct Door<D: Dial> {
     options: Options,
-    upstream: Arc<Upstream<D>>,
+    app: Arc<Upstream<Way<D>>>,
+    limits: Limits,
     hooks: Arc<Hooks>,
     phase: watch::Receiver<Phase>,
     log_length: watch::Receiver<u64>,
+    desk: Desk,
     metrics: Arc<Metrics>,
     keys: Mutex<Keys>,
 }
@@ -47,10 +52,10 @@ struct Keys {
 impl<D: Dial> Door<D> {
     pub(crate) fn new(
         options: Options,
-        upstream: Arc<Upstream<D>>,
+        app: Arc<Upstream<Way<D>>>,
+        limits: Limits,
         metrics: Arc<Metrics>,
-        phase: watch::Receiver<Phase>,
-        log_length: watch::Receiver<u64>,
+        seen: Seen,
     ) -> Self {
         let name = options.name.clone();
         let hooks = Hooks {
@@ -66,7 +71,9 @@ impl<D: Dial> Door<D> {
             cookies: Cookies::new(options.session, options.cookie_lifetime, options.bind_cookie.into()),
         };
         let (hooks, keys) = (Arc::new(hooks), Mutex::new(keys));
-        Self { options, upstream, hooks, phase, log_length, metrics, keys }
+        let Seen { phase, log_len: log_length, terminals, guests } = seen;
+        let desk = Desk { terminals, guests, phase: phase.clone() };
+        Self { options, app, limits, hooks, phase, log_length, desk, metrics, keys }
     }
 
     /// A new token.
@@ -98,17 +105,39 @@ impl<D: Dial> Door<D> {
                 "This was sent by a page from elsewhere.",
             ));
         }
-        let signed_in = self.keys().cookies.is_good(head.fields, head.peer, Instant::now());
-        if let Some(answer) = self.take_token(head, signed_in) {
+        let holder = self.keys().cookies.holder(head.fields, head.peer, Instant::now());
+        if let Some(answer) = self.take_token(head, holder.as_ref()) {
             return Judgement::answer(answer);
         }
-        if !signed_in {
-            return Judgement::answer(pages::sign_in());
+        let Some(holder) = holder else { return Judgement::answer(pages::sign_in()) };
+        let own = head.path.strip_prefix(OWN);
+        if let Some(rest) = own.and_then(|own| own.strip_prefix(TERMINAL)) {
+            return self.terminal(rest, head, holder);
         }
-        if let Some(own) = head.path.strip_prefix(OWN) {
-            return Judgement::answer(self.own(own, head));
+        match (own, holder) {
+            // Whoever is let in to a terminal is let in to nothing else.
+            (_, Holder::Guest(_)) => Judgement::answer(pages::only_the_terminal()),
+            (Some(own), Holder::Owner) => Judgement::answer(self.own(own, head)),
+            (None, Holder::Owner) => self.by_phase(head),
         }
-        self.by_phase(head)
+    }
+
+    /// The page with a terminal, its parts, and its WebSocket.
+    fn terminal(&self, rest: &str, head: &Head<'_>, holder: Holder) -> Judgement {
+        if rest == "/socket" && head.kind == Kind::WebSocket {
+            return Judgement::Terminals(match holder {
+                Holder::Owner => Caller::Owner,
+                Holder::Guest(visit) => Caller::Guest(visit),
+            });
+        }
+        Judgement::answer(match rest {
+            _ if !reads(head) => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
+            "" => pages::terminal(),
+            _ => match rest.strip_prefix("/assets/").and_then(|name| pages::asset(name, head)) {
+                Some(asset) => asset,
+                None => pages::notice(StatusCode::NOT_FOUND, "Not found", "The gateway has no such page."),
+            },
+        })
     }
 
     /// Whether this is a name of ours, or an address: those can't be rebound by whoever owns a name.
@@ -121,8 +150,10 @@ impl<D: Dial> Door<D> {
     ///
     /// Only a GET spends it, and only one by which a person opens a page: not a HEAD, not a prefetch, not an image.
     /// Somebody who is signed in goes on without it, so that a reload of the token's URL works; an app's
-    /// own `token=` (Jupyter has one) passes untouched.
-    fn take_token(&self, head: &Head<'_>, signed_in: bool) -> Option<Response<Body>> {
+    /// own `token=` (Jupyter has one) passes untouched. A guest's code is taken in the same way, but is not spent: it is
+    /// good for as long as he may stay, and for him alone.
+    fn take_token(&self, head: &Head<'_>, holder: Option<&Holder>) -> Option<Response<Body>> {
+        let signed_in = holder.is_some();
         let query = Query::of(head.query?);
         let now = Instant::now();
         let mut keys = self.keys();
@@ -149,10 +180,15 @@ impl<D: Dial> Door<D> {
         if is_ahead(head) {
             return Some(pages::not_now());
         }
-        if keys.tokens.spend(token, now) != Presented::Valid {
-            return Some(pages::token_refused());
-        }
-        Some(match keys.cookies.issue(head.peer, now) {
+        let holder = match keys.tokens.spend(token, now) {
+            Presented::Valid => Holder::Owner,
+            Presented::Spent => return Some(pages::token_refused()),
+            Presented::Unknown => match self.desk.guests.claim(token, head.peer) {
+                Some(visit) => Holder::Guest(visit),
+                None => return Some(pages::token_refused()),
+            },
+        };
+        Some(match keys.cookies.issue(holder, head.peer, now) {
             Ok(cookie) => redirect(&query::without(head.path, &query, token), Some(&cookie)),
             Err(error) => {
                 tracing::error!(%error, "no cookie could be made");
@@ -163,7 +199,7 @@ impl<D: Dial> Door<D> {
 
     /// The gateway's own paths.
     fn own(&self, path: &str, head: &Head<'_>) -> Response<Body> {
-        let reads = head.kind == Kind::Plain && matches!(*head.method, Method::GET | Method::HEAD);
+        let reads = reads(head);
         match path {
             "starting/log" if reads => {
                 let from = origin::one(head.fields, "last-event-id").and_then(|id| id.parse().ok());
@@ -184,15 +220,14 @@ impl<D: Dial> Door<D> {
     }
 
     fn by_phase(&self, head: &Head<'_>) -> Judgement {
-        let page = head.kind == Kind::Plain
-            && matches!(*head.method, Method::GET | Method::HEAD)
+        let page = reads(head)
             && head
                 .fields
                 .get_all(header::ACCEPT)
                 .iter()
                 .any(|v| v.to_str().is_ok_and(|v| v.contains("text/html")));
         Judgement::answer(match &*self.phase.borrow() {
-            Phase::Running => return Judgement::Pass,
+            Phase::Running => return Judgement::App,
             Phase::Starting if page => pages::starting(&self.options.name),
             Phase::Starting => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "the app is starting"),
             Phase::Ended { summary } if page => pages::ended(&self.options.name, summary),
@@ -202,7 +237,8 @@ impl<D: Dial> Door<D> {
 }
 
 enum Judgement {
-    Pass,
+    App,
+    Terminals(Caller),
     Answer(Box<Response<Body>>),
 }
 
@@ -213,14 +249,23 @@ impl Judgement {
 }
 
 impl<D: Dial> Admit for Door<D> {
-    type Dial = D;
+    type Dial = Way<D>;
 
-    async fn admit<'r>(&self, head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, D> {
+    async fn admit<'r>(&self, head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, Way<D>> {
         match self.judge(head) {
-            Judgement::Pass => Verdict::Forward(gate.open(&self.upstream).with(&self.hooks)),
+            Judgement::App => Verdict::Forward(gate.open(&self.app).with(&self.hooks)),
+            Judgement::Terminals(caller) => {
+                // One for each caller, so that no connection made for one is ever another's.
+                let way = Way::Terminals { desk: self.desk.clone(), caller };
+                Verdict::Forward(gate.open(&Upstream::named("terminal", way, self.limits.clone())))
+            }
             Judgement::Answer(answer) => Verdict::Answer(*answer),
         }
     }
+}
+
+fn reads(head: &Head<'_>) -> bool {
+    head.kind == Kind::Plain && matches!(*head.method, Method::GET | Method::HEAD)
 }
 
 /// Whether something other than a person's opening of a page asks: a browser that fetches ahead, or a part of a page.

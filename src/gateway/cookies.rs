@@ -21,9 +21,12 @@ use std::{
 };
 
 use http::HeaderMap;
-use nginx_free::{Peer, PeerKey};
+use nginx_free::Peer;
 
-use crate::words::{Secret, SecretHash, SessionId};
+use crate::{
+    share::{Place, Visit},
+    words::{Secret, SecretHash, SessionId},
+};
 
 /// What the names of all our cookies begin with.
 pub(crate) const PREFIX: &str = "__Host-shlogin-";
@@ -43,6 +46,21 @@ impl From<bool> for Binding {
     }
 }
 
+/// Whose browser has a cookie.
+#[derive(Clone)]
+pub(crate) enum Holder {
+    /// The session's owner's.
+    Owner,
+    /// That of somebody who is let in to a terminal, and to nothing else.
+    Guest(Visit),
+}
+
+impl Holder {
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Guest(visit) if visit.is_over())
+    }
+}
+
 /// The cookies that are good.
 pub(crate) struct Cookies {
     name: String,
@@ -53,8 +71,9 @@ pub(crate) struct Cookies {
 
 struct Good {
     hash: SecretHash,
-    place: (PeerKey, Option<u32>),
+    place: Place,
     until: Instant,
+    holder: Holder,
 }
 
 impl Cookies {
@@ -67,40 +86,32 @@ impl Cookies {
     }
 
     /// A new cookie for the client at `peer`, as a `Set-Cookie` field.
-    pub(crate) fn issue(&mut self, peer: &Peer, now: Instant) -> io::Result<String> {
+    pub(crate) fn issue(&mut self, holder: Holder, peer: &Peer, now: Instant) -> io::Result<String> {
         let secret = Secret::random()?;
-        self.good.retain(|one| one.until > now);
+        self.good.retain(|one| one.until > now && !one.holder.is_over());
         if self.good.len() == Self::GOOD {
             self.good.pop_front();
         }
-        self.good.push_back(Good { hash: secret.hash(), place: place(peer), until: now + self.ttl });
+        let (place, until) = (Place::of(peer), now + self.ttl);
+        self.good.push_back(Good { hash: secret.hash(), place, until, holder });
         let (name, value, age) = (&self.name, secret.reveal(), self.ttl.as_secs());
         Ok(format!("{name}={value}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"))
     }
 
-    /// Whether a request from `peer` with these fields has a cookie that is good.
-    pub(crate) fn is_good(&self, fields: &HeaderMap, peer: &Peer, now: Instant) -> bool {
+    /// Who holds a cookie that is good, of a request from `peer` with these fields.
+    pub(crate) fn holder(&self, fields: &HeaderMap, peer: &Peer, now: Instant) -> Option<Holder> {
         // A browser sends one; a few more may stand there from elsewhere, and hashing is not free.
         nginx_free::cookies::values(fields, self.name.as_bytes())
             .take(4)
             .filter_map(|value| std::str::from_utf8(value).ok())
             .map(SecretHash::of)
-            .any(|hash| self.good.iter().any(|one| self.fits(one, &hash, peer, now)))
+            .find_map(|hash| self.good.iter().find(|one| self.fits(one, &hash, peer, now)))
+            .map(|good| good.holder.clone())
     }
 
     fn fits(&self, good: &Good, hash: &SecretHash, peer: &Peer, now: Instant) -> bool {
-        let from_there = self.binding == Binding::Anywhere || good.place == place(peer);
-        good.hash.matches(hash) && good.until > now && from_there
-    }
-}
-
-/// Where a client comes from, and who it is where that is known. All of a unix socket's clients are alike: its folder says
-/// who may connect.
-fn place(peer: &Peer) -> (PeerKey, Option<u32>) {
-    match *peer {
-        Peer::Tcp(_) => (peer.key(), None),
-        Peer::Local { address, uid } => (Peer::tcp(address).key(), Some(uid)),
-        Peer::Unix { .. } => (PeerKey::Unix(None), None),
+        let from_there = self.binding == Binding::Anywhere || good.place == Place::of(peer);
+        good.hash.matches(hash) && good.until > now && from_there && !good.holder.is_over()
     }
 }
 
@@ -126,41 +137,45 @@ mod tests {
         HeaderMap::from_iter([(COOKIE, format!("a=1; {pair}; b=2").parse().unwrap())])
     }
 
+    fn good(cookies: &Cookies, fields: &HeaderMap, peer: &Peer, now: Instant) -> bool {
+        matches!(cookies.holder(fields, peer, now), Some(Holder::Owner))
+    }
+
     #[test]
     fn a_cookie_is_good_for_its_time_and_from_its_place() {
         let (mut cookies, now) = (Cookies::new(SessionId::random(), TTL, Binding::Address), Instant::now());
-        let set = cookies.issue(&tcp("10.0.0.1:1"), now).unwrap();
+        let set = cookies.issue(Holder::Owner, &tcp("10.0.0.1:1"), now).unwrap();
         assert!(set.ends_with("; Max-Age=3600; Path=/; Secure; HttpOnly; SameSite=Lax"), "{set}");
         let fields = request(&set);
-        assert!(cookies.is_good(&fields, &tcp("10.0.0.1:2"), now));
-        assert!(!cookies.is_good(&fields, &tcp("10.0.0.2:1"), now));
-        assert!(!cookies.is_good(&fields, &tcp("127.0.0.1:1"), now));
-        assert!(!cookies.is_good(&fields, &Peer::Unix { uid: Some(0) }, now));
-        assert!(!cookies.is_good(&fields, &tcp("10.0.0.1:2"), now + TTL));
-        assert!(!cookies.is_good(&HeaderMap::new(), &tcp("10.0.0.1:1"), now));
+        assert!(good(&cookies, &fields, &tcp("10.0.0.1:2"), now));
+        assert!(!good(&cookies, &fields, &tcp("10.0.0.2:1"), now));
+        assert!(!good(&cookies, &fields, &tcp("127.0.0.1:1"), now));
+        assert!(!good(&cookies, &fields, &Peer::Unix { uid: Some(0) }, now));
+        assert!(!good(&cookies, &fields, &tcp("10.0.0.1:2"), now + TTL));
+        assert!(!good(&cookies, &HeaderMap::new(), &tcp("10.0.0.1:1"), now));
         let local = |uid| tcp("127.0.0.1:1").identified(uid);
-        let fields_of_7 = request(&cookies.issue(&local(7), now).unwrap());
-        assert!(cookies.is_good(&fields_of_7, &local(7), now));
-        assert!(!cookies.is_good(&fields_of_7, &local(8), now));
-        assert!(!cookies.is_good(&fields_of_7, &tcp("127.0.0.1:1"), now), "whoever is not known is not she");
-        assert!(!cookies.is_good(&fields_of_7, &tcp("127.0.0.9:1").identified(7), now));
+        let fields_of_7 = request(&cookies.issue(Holder::Owner, &local(7), now).unwrap());
+        assert!(good(&cookies, &fields_of_7, &local(7), now));
+        assert!(!good(&cookies, &fields_of_7, &local(8), now));
+        assert!(!good(&cookies, &fields_of_7, &tcp("127.0.0.1:1"), now), "whoever is not known is not she");
+        assert!(!good(&cookies, &fields_of_7, &tcp("127.0.0.9:1").identified(7), now));
         let other = Cookies::new(SessionId::random(), TTL, Binding::Address);
-        assert!(!other.is_good(&fields, &tcp("10.0.0.1:1"), now));
+        assert!(!good(&other, &fields, &tcp("10.0.0.1:1"), now));
     }
 
     #[test]
     fn ipv6_clients_may_change_their_privacy_address() {
         let (mut cookies, now) = (Cookies::new(SessionId::random(), TTL, Binding::Address), Instant::now());
-        let fields = request(&cookies.issue(&tcp("[2001:db8::1]:1"), now).unwrap());
-        assert!(cookies.is_good(&fields, &tcp("[2001:db8::abcd]:1"), now));
-        assert!(!cookies.is_good(&fields, &tcp("[2001:db8:0:1::1]:1"), now));
+        let fields = request(&cookies.issue(Holder::Owner, &tcp("[2001:db8::1]:1"), now).unwrap());
+        assert!(good(&cookies, &fields, &tcp("[2001:db8::abcd]:1"), now));
+        assert!(!good(&cookies, &fields, &tcp("[2001:db8:0:1::1]:1"), now));
     }
 
     #[test]
     fn unbound_cookies_are_good_from_anywhere() {
         let (mut cookies, now) = (Cookies::new(SessionId::random(), TTL, Binding::Anywhere), Instant::now());
-        let fields = request(&cookies.issue(&tcp("10.0.0.1:1"), now).unwrap());
-        assert!(cookies.is_good(&fields, &tcp("10.9.9.9:1"), now));
+        let fields = request(&cookies.issue(Holder::Owner, &tcp("10.0.0.1:1"), now).unwrap());
+        assert!(good(&cookies, &fields, &tcp("10.9.9.9:1"), now));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::{HeaderMap, response};
 use nginx_free::Peer;
 
 use super::{
-    cookies::{Binding, Cookies},
+    cookies::{Binding, Cookies, Holder},
     filter,
     query::{self, Query},
     tokens::{Presented, Tokens},
@@ -43,12 +43,12 @@ impl Keys {
 
     /// A new cookie, as a `Set-Cookie` field.
     pub fn cookie(&mut self, peer: &Peer, now: Instant) -> String {
-        self.cookies.issue(peer, now).unwrap_or_default()
+        self.cookies.issue(Holder::Owner, peer, now).unwrap_or_default()
     }
 
     /// Whether these fields have a cookie that is good.
     pub fn is_good(&self, fields: &HeaderMap, peer: &Peer, now: Instant) -> bool {
-        self.cookies.is_good(fields, peer, now)
+        self.cookies.holder(fields, peer, now).is_some()
     }
 }
 

@@ -11,7 +11,6 @@ pub mod fuzzing;
 mod origin;
 mod pages;
 mod query;
-#[cfg(test)]
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -24,10 +23,13 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use crate::{
+    share::Guests,
     sys::diag,
+    terminal::Terminals,
     words::{Secret, SessionId, SessionName},
 };
 use admission::Door;
+use terminal::Way;
 
 /// What one session's gateway is to be.
 #[derive(Clone, Debug)]
@@ -64,6 +66,18 @@ pub enum Phase {
     },
 }
 
+/// What else of the session a gateway sees.
+pub struct Seen {
+    /// How far its app is.
+    pub phase: watch::Receiver<Phase>,
+    /// How many bytes its log has: the starting page reads on when it grows.
+    pub log_len: watch::Receiver<u64>,
+    /// Its terminals.
+    pub terminals: Terminals,
+    /// Who is let in to them.
+    pub guests: Guests,
+}
+
 /// Each client may need a connection to the app as well, and what is not a client's needs some, too: strangers must not
 /// be able to take the last descriptor.
 fn most_connections() -> usize {
@@ -91,19 +105,12 @@ pub struct Gateway<D: Dial> {
 }
 
 impl<D: Dial> Gateway<D> {
-    /// A gateway that reaches its app by `dial`. `log_len` is how many bytes the log has: the starting page reads on
-    /// when it grows.
-    pub fn new(
-        options: Options,
-        tls: Arc<ServerConfig>,
-        dial: D,
-        phase: watch::Receiver<Phase>,
-        log_len: watch::Receiver<u64>,
-    ) -> Arc<Self> {
+    /// A gateway that reaches its app by `dial`.
+    pub fn new(options: Options, tls: Arc<ServerConfig>, dial: D, seen: Seen) -> Arc<Self> {
         let limits = limits();
-        let upstream = Upstream::named(&options.session.to_string(), dial, limits.clone());
+        let app = Upstream::named(&options.session.to_string(), Way::App(dial), limits.clone());
         let (metrics, server_timing) = (Arc::default(), options.server_timing);
-        let door = Door::new(options, upstream, Arc::clone(&metrics), phase, log_len);
+        let door = Door::new(options, app, limits.clone(), Arc::clone(&metrics), seen);
         let proxy = Proxy::counting(door, limits, metrics);
         Arc::new(Self { proxy: if server_timing { proxy.with_server_timing() } else { proxy }, tls })
     }

@@ -16,8 +16,15 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Gateway, Options, Phase, certificate};
-use crate::words::SessionId;
+use super::{Gateway, Options, Phase, Seen, certificate};
+use crate::{
+    host::{AppSpec, Link, LocalHost},
+    sandbox::{Footprint, SandboxSpec},
+    share::{Guests, Terms},
+    sys::message,
+    terminal::{TerminalId, Terminals},
+    words::{Access, Isolation, Network, SessionId, TmpMode},
+};
 
 struct Loopback(SocketAddr);
 
@@ -29,8 +36,38 @@ impl Dial for Loopback {
     }
 }
 
+/// The terminals of a session in which nothing can be run: init does not answer.
+fn no_terminals(folder: &std::path::Path) -> (Terminals, std::os::fd::OwnedFd) {
+    let (ours, init) = message::pair().unwrap();
+    let path = |name: &str| folder.join(name);
+    let footprint = Footprint { session: path("session"), scratch: path("scratch"), lock: path("lock") };
+    let sandbox = SandboxSpec {
+        isolation: Isolation::Namespace,
+        network: Network::Isolated,
+        tmp: TmpMode::Private,
+        footprint,
+        cover: path("runtime"),
+        keep: Vec::new(),
+        resolvers: Vec::new(),
+        helper: None,
+    };
+    let app = AppSpec {
+        container: None,
+        args: Vec::new(),
+        env: Vec::new(),
+        extra_env: Vec::new(),
+        cwd: path(""),
+        umask: 0o077,
+    };
+    let link = Link::open(ours, Vec::new()).unwrap();
+    let host = LocalHost::new(link, &sandbox, app, Vec::new(), "/bin/sh".into());
+    (Terminals::new(Arc::new(host)), init)
+}
+
 struct Running {
     gateway: Arc<Gateway<Loopback>>,
+    guests: Guests,
+    _init: std::os::fd::OwnedFd,
     address: SocketAddr,
     folder: PathBuf,
     client: Arc<ClientConfig>,
@@ -101,11 +138,15 @@ async fn running(phase: Phase) -> Running {
     let (log_length, length_seen) = watch::channel(0);
     let (closing, closed) = watch::channel(false);
     let dial = Loopback(echo().await);
-    let gateway = Gateway::new(options, certificate.server_config(), dial, phase_seen, length_seen);
+    let (terminals, init) = no_terminals(&folder);
+    let guests = Guests::new(true, |_, _| {});
+    let seen = Seen { phase: phase_seen, log_len: length_seen, terminals, guests: guests.clone() };
+    let gateway = Gateway::new(options, certificate.server_config(), dial, seen);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(Arc::clone(&gateway).serve_tcp(listener, closed));
-    Running { gateway, address, folder, client: Arc::new(client), phase, log_length, _closing: closing }
+    let client = Arc::new(client);
+    Running { gateway, guests, _init: init, address, folder, client, phase, log_length, _closing: closing }
 }
 
 impl Running {
@@ -291,6 +332,48 @@ async fn a_websocket_passes_the_same_door() {
     assert_eq!(status(&running.ask(&with_token).await), 403, "a WebSocket spends no token");
     running.phase.send_replace(Phase::Starting);
     assert_eq!(status(&running.ask(&format!("{get}Cookie: {cookie}\n")).await), 503);
+}
+
+/// Threats 34 and 37: a guest's cookie opens the terminal, and nothing else, for as long as he may stay.
+#[tokio::test]
+async fn threat_37_a_guest_gets_to_his_terminal_and_to_nothing_else() {
+    let running = running(Phase::Running).await;
+    let lasts = Duration::from_secs(60);
+    let terms = Terms { access: Access::Type, lasts, label: None, terminal: TerminalId::from(1) };
+    let (guest, code) = running.guests.grant(terms).unwrap();
+    let ask = |method: &str, path: &str, cookie: &str| {
+        format!("{method} {path} HTTP/1.1\nHost: node.example\nContent-Length: 0\nCookie: {cookie}\n")
+    };
+    let with_code = format!("/-/terminal?token={}", code.reveal());
+    assert_eq!(status(&running.ask(&ask("GET", "/-/terminal", "")).await), 401);
+    let answer = running.ask(&ask("GET", &with_code, "")).await;
+    assert_eq!((status(&answer), field(&answer, "location")), (303, Some("/-/terminal")), "{answer}");
+    let cookie = field(&answer, "set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let elsewhere = running.ask_from("127.0.0.9", &ask("GET", &with_code, "")).await;
+    assert_eq!(status(&elsewhere), 403, "a code is one person's");
+
+    assert_eq!(status(&running.ask(&ask("GET", "/-/terminal", &cookie)).await), 200);
+    for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS"] {
+        for path in
+            ["/", "/lab", "/-/metrics", "/-/starting/log", "/-/", "/-/terminals", "/terminal/socket", "//"]
+        {
+            let answer = running.ask(&ask(method, path, &cookie)).await;
+            assert!(matches!(status(&answer), 400 | 403 | 404 | 405), "{method} {path}: {answer}");
+            assert!(!answer.contains("x-forwarded-for"), "{method} {path} got to the app");
+        }
+    }
+    let socket = |path: &str| format!("{}{SOCKET}Origin: https://node.example\n", ask("GET", path, &cookie));
+    let app = running.ask(&socket("/ws")).await;
+    assert_eq!(status(&app), 403, "{app}");
+    let foreign = socket("/-/terminal/socket").replace("https://node.example", "https://evil.example");
+    assert_eq!(status(&running.ask(&foreign).await), 403);
+    assert_eq!(running.guests.revoke(&guest.to_string()), 1);
+    for path in ["/-/terminal", "/", &with_code] {
+        let answer = running.ask(&ask("GET", path, &cookie)).await;
+        assert!(matches!(status(&answer), 401 | 403), "{path}: {answer}");
+        assert_eq!(field(&answer, "set-cookie"), None);
+    }
+    assert_eq!(status(&running.ask(&socket("/-/terminal/socket")).await), 401);
 }
 
 /// All that is logged in this process, down to the least: a subscriber for one thread misses what other tests' threads

@@ -6,6 +6,8 @@
 //!   │ ── Stop { grace } ──────────────────────►│ ── Stopping ───────────►  (the socket closes with the session)
 //!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
+//!   │ ── Share { … } ─────────────────────────►│ ── Shared { … } ───────►
+//!   │ ── Guests, Revoke, Extend ──────────────►│ ── Guests { … }, Changed { … } ─►
 //!   │      closing the socket ends the command │
 //!   │ ── Ssh + stream socket ─────────────────►│ ── Started ────────────►  (which then speaks ssh, as with its owner)
 //! ```
@@ -29,7 +31,7 @@ use nix::sys::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{sandbox::protocol, sys::process::Exit};
+use crate::{sandbox::protocol, share::Guest, sys::process::Exit, words::Access};
 
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +55,37 @@ pub enum Request {
     },
     /// Serve ssh on a stream socket, the message's one descriptor. Whoever is at its other end need not prove who she is.
     Ssh,
+    /// Let one person in to a terminal.
+    Share(ShareSpec),
+    /// Say who is let in.
+    Guests,
+    /// End the visit of `who`, or all.
+    Revoke {
+        /// As the grant is called, or as its owner calls him.
+        who: Option<String>,
+    },
+    /// Let `who` stay for so long from now on.
+    Extend {
+        /// As the grant is called, or as its owner calls him.
+        who: String,
+        /// For how long.
+        lasts: Duration,
+    },
+}
+
+/// Whom to let in, and to what.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShareSpec {
+    /// What he may do.
+    pub access: Access,
+    /// For how long.
+    pub lasts: Duration,
+    /// What his host calls him.
+    pub label: Option<String>,
+    /// Which terminal; the one last used without, made if there is none.
+    pub terminal: Option<u32>,
+    /// Record it to this new file.
+    pub record: Option<PathBuf>,
 }
 
 /// A command to run in a session.
@@ -92,6 +125,27 @@ pub enum Answer {
         why: String,
         /// As a shell has it: 127 where there is no such program, 126 where it cannot be run.
         status: u8,
+    },
+    /// Somebody is let in.
+    Shared {
+        /// The grant's name.
+        guest: String,
+        /// The terminal's number.
+        terminal: u32,
+        /// The code, which is for one person's eyes.
+        code: String,
+        /// The page, code and all.
+        url: String,
+    },
+    /// Who is let in.
+    Guests {
+        /// In the order in which they were.
+        guests: Vec<Guest>,
+    },
+    /// So many visits were ended or extended.
+    Changed {
+        /// How many.
+        visits: usize,
     },
     /// It cannot be done.
     Failed {

@@ -39,6 +39,7 @@ mod door;
 mod end;
 mod life;
 mod requests;
+mod sharing;
 mod ssh;
 
 /// The role `@supervise`. Descriptors: 3 the launching process, 4 the [`SessionSpec`] as a file, 5 the name's lock, 6 the

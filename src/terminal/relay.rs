@@ -124,6 +124,12 @@ impl Terminal {
         self.0.state().record(recording);
     }
 
+    /// Hangs it up: its programs get SIGHUP.
+    pub fn close(&self) {
+        self.0.state().close();
+        self.0.stir();
+    }
+
     /// Signals the program and all that runs in its group.
     pub async fn signal(&self, signal: Signal) {
         // A sandbox that has ended has no program left to signal.

@@ -1,6 +1,6 @@
 //! Somebody's seat at a terminal: what he hears and what he may do.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
@@ -80,10 +80,16 @@ pub enum Event {
 
 /// A seat. Leaves when dropped.
 pub struct Attachment {
-    inner: Arc<Inner>,
-    seat: SeatId,
+    controls: Controls,
     news: watch::Receiver<()>,
     began: Began,
+}
+
+/// What somebody does in his seat, beside listening. After he has left it does nothing.
+#[derive(Clone)]
+pub struct Controls {
+    inner: Arc<Inner>,
+    seat: SeatId,
 }
 
 impl Attachment {
@@ -97,7 +103,12 @@ impl Attachment {
         drop(state);
         // The size may be another one now, for others to see, and for the kernel to know.
         inner.stir();
-        Some(Self { inner, seat, news, began })
+        Some(Self { controls: Controls { inner, seat }, news, began })
+    }
+
+    /// What to do in it, for another task.
+    pub fn controls(&self) -> Controls {
+        self.controls.clone()
     }
 
     /// How it began.
@@ -107,28 +118,39 @@ impl Attachment {
 
     /// The terminal.
     pub fn terminal(&self) -> Terminal {
-        Terminal(Arc::clone(&self.inner))
+        Terminal(Arc::clone(&self.controls.inner))
     }
 
     /// Its number.
     pub fn id(&self) -> TerminalId {
-        self.inner.id
+        self.controls.inner.id
     }
 
     /// Waits for the next event. May be dropped while it waits without losing anything. After [`Event::Ended`] none comes.
     ///
-    /// An owner who does not listen holds the program back for a while: see [`Self::shown`].
+    /// An owner who does not listen holds the program back for a while: see [`Controls::shown`].
     pub async fn next(&mut self) -> Event {
         loop {
             self.news.mark_unchanged();
-            if let Some(event) = self.inner.state().next(self.seat, Instant::now()) {
+            let Controls { inner, seat } = &self.controls;
+            if let Some(event) = inner.state().next(*seat, Instant::now()) {
                 return event;
             }
             // The sender lives in `inner`, as we do.
             let _ = self.news.changed().await;
         }
     }
+}
 
+impl Deref for Attachment {
+    type Target = Controls;
+
+    fn deref(&self) -> &Controls {
+        &self.controls
+    }
+}
+
+impl Controls {
     /// The output up to there is on his screen.
     pub fn shown(&self, at: u64) {
         self.inner.state().shown(self.seat, at, Instant::now());
@@ -172,7 +194,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.inner.state().leave(self.seat, Instant::now());
-        self.inner.stir();
+        let Controls { inner, seat } = &self.controls;
+        inner.state().leave(*seat, Instant::now());
+        inner.stir();
     }
 }

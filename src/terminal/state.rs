@@ -42,6 +42,8 @@ pub(super) struct State {
     last_used: Instant,
     /// Somebody who owns it was there.
     visited: bool,
+    /// It is to be hung up, whoever is there.
+    closing: bool,
     /// How its program ended; none where that is not known.
     ended: Option<Option<Exit>>,
     recording: Option<Recording>,
@@ -100,6 +102,7 @@ impl State {
             answered: 0,
             last_used: Instant::now(),
             visited: false,
+            closing: false,
             ended: None,
             recording: None,
         }
@@ -132,7 +135,11 @@ impl State {
     /// Whether it is to be hung up.
     pub(super) fn is_abandoned(&self) -> bool {
         let owned = self.seats.values().any(|seat| seat.access == Access::Owner);
-        self.keep == Keep::WhileAttached && self.visited && !owned
+        self.closing || self.keep == Keep::WhileAttached && self.visited && !owned
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closing = true;
     }
 
     pub(super) fn end(&mut self, exit: Option<Exit>) {

@@ -46,6 +46,23 @@ pub(crate) fn sign_in() -> Response<Body> {
     )
 }
 
+pub(crate) fn terminal() -> Response<Body> {
+    notice(StatusCode::OK, "t", "t")
+}
+pub(crate) fn asset(_name: &str, _head: &nginx_free::Head<'_>) -> Option<Response<Body>> {
+    None
+}
+
+/// For a guest who asks for anything but his terminal.
+pub(crate) fn only_the_terminal() -> Response<Body> {
+    page(
+        StatusCode::FORBIDDEN,
+        "Only the terminal",
+        "<h1>You are a guest here</h1>\
+         <p>You were let in to <a href=\"/-/terminal\">a terminal</a>, and to nothing else of this session.</p>",
+    )
+}
+
 /// For a token that is not good, or not good any more.
 pub(crate) fn token_refused() -> Response<Body> {
     page(

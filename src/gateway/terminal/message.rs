@@ -107,6 +107,11 @@ pub(crate) enum ToPage {
         #[cfg_attr(test, ts(type = "number"))]
         replay: u64,
     },
+    /// Write this to the screen, after all output so far: it puts right what began in the middle. It has no offset.
+    Redraw {
+        /// Escape sequences and text.
+        text: String,
+    },
     /// Input has reached the terminal.
     Taken {
         /// Up to this offset.
@@ -158,6 +163,8 @@ pub(crate) struct TerminalSummary {
 pub(crate) struct Person {
     /// By which the owner names him in `Revoke`.
     pub(crate) guest: String,
+    /// What he is called.
+    pub(crate) name: String,
     /// What he may do.
     pub(crate) access: Access,
     /// Whether he is here at the moment.

@@ -12,11 +12,13 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
-    gateway::{Gateway, Options, Phase, certificate},
+    gateway::{Gateway, Options, Phase, Seen, certificate},
     host::Dialer,
     session::{Record, SessionSpec},
+    share::Guests,
     ssh::SpendToken,
-    words::Isolation,
+    terminal::Terminals,
+    words::{Isolation, Secret},
 };
 
 /// How long requests under way may take to finish when the session has ended.
@@ -29,6 +31,13 @@ pub(super) struct Door {
     phase: watch::Sender<Phase>,
     shutdown: watch::Sender<bool>,
     serving: JoinHandle<()>,
+}
+
+/// What it shows of the session beside its app.
+pub(super) struct Inside {
+    pub(super) log_len: watch::Receiver<u64>,
+    pub(super) terminals: Terminals,
+    pub(super) guests: Guests,
 }
 
 /// What others need of it.
@@ -49,6 +58,11 @@ impl DoorHandle {
         let gateway = Arc::clone(&self.gateway);
         Box::new(move |text| gateway.spend(text))
     }
+
+    /// The URL by which a guest gets to his terminal.
+    pub(super) fn guest_url(&self, code: &Secret) -> String {
+        format!("{}-/terminal?token={}", self.base_url, code.reveal())
+    }
 }
 
 impl Door {
@@ -58,7 +72,7 @@ impl Door {
         record: &mut Record,
         listener: OwnedFd,
         dialer: Dialer,
-        log_len: watch::Receiver<u64>,
+        inside: Inside,
     ) -> Result<Self, String> {
         let settings = &spec.gateway;
         let certificate = match &settings.certificate {
@@ -67,7 +81,7 @@ impl Door {
         }
         .map_err(|error| error.to_string())?;
         record.gateway.fingerprint = certificate.fingerprint();
-        let base_url = format!("https://{}:{}/", bracketed(&settings.host), record.gateway.port);
+        let base_url = base_url(spec, record);
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let options = Options {
             session: record.id,
@@ -79,7 +93,9 @@ impl Door {
             server_timing: settings.server_timing,
             log: record.log.clone(),
         };
-        let gateway = Gateway::new(options, certificate.server_config(), dialer, phase_seen, log_len);
+        let Inside { log_len, terminals, guests } = inside;
+        let seen = Seen { phase: phase_seen, log_len, terminals, guests };
+        let gateway = Gateway::new(options, certificate.server_config(), dialer, seen);
         let (shutdown, stopped) = watch::channel(false);
         let serving = match record.gateway.socket {
             Some(_) => {
@@ -114,11 +130,6 @@ impl Door {
         self.handle.clone()
     }
 
-    /// The URL without a token.
-    pub(super) fn base_url(&self) -> &str {
-        &self.handle.base_url
-    }
-
     pub(super) fn phase(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
@@ -130,6 +141,11 @@ impl Door {
         // What has not finished by then is cut: the app it speaks to is gone.
         let _ = timeout(DRAIN, self.serving).await;
     }
+}
+
+/// The session's URL, without a token.
+pub(super) fn base_url(spec: &SessionSpec, record: &Record) -> String {
+    format!("https://{}:{}/", bracketed(&spec.gateway.host), record.gateway.port)
 }
 
 /// What every app is told. None of it is secret: an app's environment is its owner's to read.

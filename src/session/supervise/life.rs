@@ -12,7 +12,9 @@ use tokio::{
 use super::{
     door,
     end::{End, FromLauncher, ToLauncher},
-    requests, ssh,
+    requests,
+    sharing::Sharing,
+    ssh,
 };
 use crate::{
     gateway::Phase,
@@ -21,6 +23,7 @@ use crate::{
     },
     sandbox::protocol::{Demise, Ended, Endpoint},
     session::{Record, Records, SessionSpec, State},
+    share::Guests,
     ssh::{Inside, Server},
     sys::{message, process::Exit},
     terminal::Terminals,
@@ -89,14 +92,23 @@ impl<'a> Session<'a> {
         let link = Link::open(to_init, spec.sandbox.resolvers.clone()).map_err(|error| io(&record, error))?;
         let (endpoint, endpoint_seen) = watch::channel(None);
         let dialer = Dialer::new(link.clone(), endpoint_seen);
-        let door = door::Door::open(&spec, &mut record, listener, dialer, log_len.clone())
-            .map_err(|why| broken(&record, why))?;
-        let session_env = door::session_env(&spec, &record, door.base_url());
+        let session_env = door::session_env(&spec, &record, &door::base_url(&spec, &record));
         let login_shell = spec.login_shell.clone().into_os_string();
         let host = Arc::new(LocalHost::new(link, &spec.sandbox, spec.app.clone(), session_env, login_shell));
+        let terminals = Terminals::new(Arc::clone(&host));
+        let told = terminals.clone();
+        let guests = Guests::new(spec.gateway.bind_cookie_to_address, move |terminal, text| {
+            if let Some(terminal) = told.get(terminal) {
+                terminal.notify_owner(text);
+            }
+        });
+        let inside =
+            door::Inside { log_len: log_len.clone(), terminals: terminals.clone(), guests: guests.clone() };
+        let door = door::Door::open(&spec, &mut record, listener, dialer, inside)
+            .map_err(|why| broken(&record, why))?;
         let inside = Inside {
             host: Arc::clone(&host),
-            terminals: Terminals::new(Arc::clone(&host)),
+            terminals: terminals.clone(),
             temporary: ssh::temporary(&spec.sandbox),
         };
         let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())
@@ -106,6 +118,7 @@ impl<'a> Session<'a> {
             host: Arc::clone(&host),
             door: door.handle(),
             ssh: ssh.clone(),
+            sharing: Sharing { terminals, guests, door: door.handle() },
             stop,
             log_len: log_len.clone(),
         };
@@ -130,7 +143,8 @@ impl<'a> Session<'a> {
     /// From the sandbox's making to the session's end.
     pub(super) async fn live(mut self, output: std::fs::File) -> (End, Record) {
         let end = self.until_the_end(output).await;
-        tokio::join!(self.door.close(&end.to_string()), self.ssh.close());
+        let why = end.to_string();
+        tokio::join!(self.door.close(&why), self.ssh.close());
         put_down(&mut self.record, &end);
         // Before the keeper is let go: it removes the lock, and a session without one is taken for one that was cut off.
         // A disk that is full must not keep the session from ending; then that is what is said of it.

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{door::DoorHandle, life::Stop};
+use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
     host::{Channel, HostError, Invocation, LocalHost},
     sandbox::protocol,
@@ -35,6 +35,7 @@ pub(super) struct Requests {
     pub(super) host: Arc<LocalHost>,
     pub(super) door: DoorHandle,
     pub(super) ssh: Server,
+    pub(super) sharing: Sharing,
     pub(super) stop: mpsc::Sender<Stop>,
     pub(super) log_len: watch::Receiver<u64>,
 }
@@ -83,6 +84,22 @@ impl Requests {
                     let mut seen = self.log_len.clone();
                     let now = *seen.wait_for(|now| *now != len).await.map_err(io::Error::other)?;
                     client.send(&Answer::Log { len: now }, &[]).await?;
+                }
+                Request::Share(spec) => {
+                    let answer = self.sharing.share(spec).await.unwrap_or_else(|why| Answer::Failed { why });
+                    client.send(&answer, &[]).await?;
+                }
+                Request::Guests => {
+                    client.send(&Answer::Guests { guests: self.sharing.guests.list() }, &[]).await?;
+                }
+                Request::Revoke { who } => {
+                    let guests = &self.sharing.guests;
+                    let visits = who.map_or_else(|| guests.revoke_all(), |who| guests.revoke(&who));
+                    client.send(&Answer::Changed { visits }, &[]).await?;
+                }
+                Request::Extend { who, lasts } => {
+                    let visits = self.sharing.guests.extend(&who, lasts);
+                    client.send(&Answer::Changed { visits }, &[]).await?;
                 }
                 Request::Exec { terminal } => return self.exec(client, terminal, fds).await,
                 Request::Ssh => {

@@ -1,0 +1,75 @@
+//! Letting somebody in to a terminal, as its owner asks for it over the control socket.
+
+use std::path::Path;
+
+use super::door::DoorHandle;
+use crate::{
+    host::Invocation,
+    session::control::{Answer, ShareSpec},
+    share::{Guests, Terms},
+    terminal::{Keep, New, Recording, Terminal, TerminalId, Terminals},
+    words::{Access, Size},
+};
+
+/// What is needed for it.
+#[derive(Clone)]
+pub(super) struct Sharing {
+    pub(super) terminals: Terminals,
+    pub(super) guests: Guests,
+    pub(super) door: DoorHandle,
+}
+
+impl Sharing {
+    /// Lets one person in. An error is a sentence for the owner.
+    pub(super) async fn share(&self, spec: ShareSpec) -> Result<Answer, String> {
+        let ShareSpec { access, lasts, label, terminal, record } = spec;
+        let terminal = self.terminal(terminal.map(TerminalId::from)).await?;
+        if let Some(path) = &record {
+            self.record(&terminal, path)?;
+        }
+        let id = terminal.id();
+        let terms = Terms { access, lasts, label, terminal: id };
+        let (guest, code) = self.guests.grant(terms).map_err(|error| error.to_string())?;
+        let verb = if access >= Access::Type { "type" } else { "watch" };
+        terminal.notify_owner(&format!("{guest} may {verb} here"));
+        Ok(Answer::Shared {
+            guest: guest.to_string(),
+            terminal: id.value(),
+            url: self.door.guest_url(&code),
+            code: code.reveal().to_owned(),
+        })
+    }
+
+    async fn terminal(&self, wanted: Option<TerminalId>) -> Result<Terminal, String> {
+        if let Some(wanted) = wanted {
+            let found = self.terminals.get(wanted);
+            return found.ok_or_else(|| format!("there is no terminal {}", wanted.value()));
+        }
+        if let Some(last) = self.terminals.last_used() {
+            return Ok(last);
+        }
+        let env = [("TERM", "xterm-256color"), ("COLORTERM", "truecolor")];
+        let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
+        let (what, size) = (Invocation::Login, Size::default());
+        let new = New { what, env, size, modes: None, keep: Keep::UntilItEnds };
+        self.terminals.open(new).await.map_err(|error| error.to_string())
+    }
+
+    /// Records a terminal for as long as somebody is let in to it.
+    fn record(&self, terminal: &Terminal, path: &Path) -> Result<(), String> {
+        let recording =
+            Recording::begin(path, terminal.size(), &terminal.title()).map_err(|error| error.to_string())?;
+        terminal.record(Some(recording));
+        let (guests, terminal) = (self.guests.clone(), terminal.clone());
+        let mut changed = guests.changed();
+        tokio::spawn(async move {
+            // The first change is the grant itself; what follows may be the end of the last one.
+            while changed.changed().await.is_ok() {
+                if !guests.shares(terminal.id()) {
+                    return terminal.record(None);
+                }
+            }
+        });
+        Ok(())
+    }
+}
