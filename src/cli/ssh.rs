@@ -1,7 +1,6 @@
 //! `ssh`, `ssh-config`, `known-hosts`: into a session with the system's own ssh, over the control socket or through the node.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, Read, Write},
     net::Shutdown,

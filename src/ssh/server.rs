@@ -25,7 +25,7 @@ use super::{
     agent::Temporary,
     algorithms,
     auth::{self, Authentication, Door, Progress, SpendToken, Way},
-    connection::Connection,
+    connection::{Connection, ConnectionError},
     environment,
     host_key::{self, HostKeyError},
     owner::Owner,
@@ -254,6 +254,9 @@ impl Server {
             Progress::Known => {}
         }
         if let Err(error) = ended {
+            if matches!(error, ConnectionError::Protocol(russh::Error::Join(_))) {
+                self.0.door.note(&peer, Offence::Crash);
+            }
             tracing::debug!(peer = auth::shown(&peer), %error, "an ssh connection broke off");
         }
     }

@@ -19,11 +19,13 @@ mod faults;
 mod files;
 mod floors;
 mod forms;
+mod forwards;
 mod gateway;
 mod harness;
 mod loopback;
 mod neighbour;
 mod network;
+mod ssh;
 
 use std::process::ExitCode;
 
@@ -31,7 +33,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::{
     Site,
-    needs::Need::{self, Apptainer, Browser, Internet, Pasta, Root},
+    needs::Need::{self, Apptainer, Browser, Internet, OpenSsh, Pasta, Root},
     place, scan,
 };
 
@@ -147,6 +149,22 @@ fn proofs() -> Vec<Trial> {
             outbound_works_from_an_image [Apptainer, Pasta, Internet]
             nothing_comes_in_and_the_node_s_loopback_is_out_of_reach [Pasta, Internet]
             isolated_reaches_nothing [Internet];
+        ssh:
+            the_owner_s_own_process_needs_no_key [OpenSsh]
+            a_key_opens_the_port_and_everything_comes_back_exactly [OpenSsh]
+            streams_go_through_to_their_end [OpenSsh]
+            a_program_whose_client_has_gone_is_hung_up [OpenSsh]
+            a_terminal_is_one [OpenSsh]
+            threat_38_the_environment_is_what_it_may_be [OpenSsh]
+            nobody_else_gets_in [OpenSsh]
+            what_a_key_is_for_is_all_it_does [OpenSsh];
+        forwards:
+            the_app_is_reached_by_every_kind_of_forward [OpenSsh]
+            a_program_inside_reaches_the_client [OpenSsh]
+            unix_sockets_go_both_ways_and_leave_nothing [OpenSsh]
+            the_agent_is_there_for_the_connection_and_for_its_owner_alone [OpenSsh]
+            many_channels_share_a_connection [OpenSsh]
+            without_a_network_of_its_own_nothing_is_forwarded_over_tcp [OpenSsh];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();

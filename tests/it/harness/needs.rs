@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Browser,
     /// `ip` and `dnsmasq`.
     Internet,
+    /// OpenSSH's client and its tools.
+    OpenSsh,
 }
 
 impl Need {
@@ -29,6 +31,7 @@ impl Need {
             Self::Pasta => &["pasta"],
             Self::Browser => &["chromium", "node", "npm"],
             Self::Internet => &["ip", "dnsmasq"],
+            Self::OpenSsh => &["ssh", "ssh-keygen", "ssh-agent", "ssh-add", "curl"],
         };
         absent(commands)
     }
