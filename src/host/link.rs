@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -80,6 +81,9 @@ enum Order {
     Listen {
         at: Endpoint,
         reply: oneshot::Sender<io::Result<OwnedFd>>,
+    },
+    Unlink {
+        path: PathBuf,
     },
     Listeners {
         reply: oneshot::Sender<Listening>,
@@ -178,6 +182,17 @@ impl Link {
         Ok(answer.await.map_err(|_| LinkError::Gone)??)
     }
 
+    /// Has the unix socket removed that [`Link::listen`] made at `path`. Waits for nothing, so that it can be done in a drop;
+    /// where init has more to do than is noted down, it is done by a task.
+    pub(super) fn unlink(&self, path: PathBuf) {
+        if let Err(mpsc::error::TrySendError::Full(order)) = self.orders.try_send(Order::Unlink { path })
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let orders = self.orders.clone();
+            runtime.spawn(async move { orders.send(order).await });
+        }
+    }
+
     /// What listens, inside.
     ///
     /// # Errors
@@ -266,6 +281,7 @@ impl Task {
                 self.listens.insert(id, reply);
                 self.write(&Request::Listen { id, at }, &[]).await
             }
+            Order::Unlink { path } => self.write(&Request::Unlink { path }, &[]).await,
             Order::Listeners { reply } => {
                 self.listings.insert(id, reply);
                 self.write(&Request::Listeners { id }, &[]).await

@@ -145,6 +145,7 @@ struct Server {
     /// Processes whose end is the end of the room.
     room: Vec<(PidFd, String)>,
     dials: dial::Pending,
+    sockets: dial::Sockets,
 }
 
 impl Server {
@@ -156,6 +157,7 @@ impl Server {
             programs: HashMap::new(),
             room: Vec::new(),
             dials: dial::Pending::default(),
+            sockets: dial::Sockets::default(),
         })
     }
 
@@ -247,12 +249,13 @@ impl Server {
                     self.tell(&event)?;
                 }
             }
-            Request::Listen { id, at } => match dial::listen(&at) {
+            Request::Listen { id, at } => match self.sockets.listen(&at) {
                 Ok(socket) => {
                     protocol::send(self.supervisor.as_fd(), &Event::Listening { id }, &[socket.as_fd()])?;
                 }
                 Err(error) => self.tell(&Event::NotListening { id, errno: errno(&error) })?,
             },
+            Request::Unlink { path } => self.sockets.unlink(&path),
             Request::Listeners { id } => {
                 let found = match self.isolation {
                     Isolation::Namespace => listeners::all()?,

@@ -71,6 +71,11 @@ pub enum Request {
         /// Where; port 0 for any.
         at: Endpoint,
     },
+    /// Remove the unix socket at this path, if it is still the one that a [`Request::Listen`] made.
+    Unlink {
+        /// As it was told then.
+        path: PathBuf,
+    },
     /// Say what listens. Answered by [`Event::Listeners`].
     Listeners {
         /// Numbers the request.

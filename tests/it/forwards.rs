@@ -11,12 +11,8 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn fetch(port: u16) -> String {
-    let mut stream = until(seconds(10), "the port is forwarded", || TcpStream::connect(("127.0.0.1", port)).ok());
-    stream.write_all(b"GET /report HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+fn wait_for(port: u16) {
+    until(seconds(10), "the port is listened on", || TcpStream::connect(("127.0.0.1", port)).ok());
 }
 
 pub(crate) fn the_app_is_reached_by_every_kind_of_forward(site: &Site) {
@@ -25,11 +21,12 @@ pub(crate) fn the_app_is_reached_by_every_kind_of_forward(site: &Site) {
     let app = session.app_port();
     let port = free_port();
     let running = ssh.with(&["-N", "-L", &format!("{port}:localhost:{app}")]).start(&[]);
-    assert!(fetch(port).starts_with("HTTP/1.1 200"));
+    wait_for(port);
+    site.alice.run(&["curl", "-sf", &format!("http://127.0.0.1:{port}/report")]).ok();
     drop(running);
     let port = free_port();
     let _running = ssh.with(&["-N", "-D", &port.to_string()]).start(&[]);
-    until(seconds(10), "the proxy listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    wait_for(port);
     let (proxy, url) = (format!("socks5h://127.0.0.1:{port}"), format!("http://localhost:{app}/report"));
     site.alice.run(&["curl", "-sf", "-x", &proxy, &url]).ok();
     // What listens on the node is not reached: the session has a loopback of its own.
@@ -75,10 +72,11 @@ pub(crate) fn unix_sockets_go_both_ways_and_leave_nothing(site: &Site) {
     site.alice.own_file("serve.py", serve, 0o600);
     let ask = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nprint(s.recv(99).decode())";
     site.alice.own_file("ask.py", ask, 0o600);
-    let server = ssh.with(&["-L", "outside:/tmp/inside"]).start(&["python3 -u serve.py"]);
+    let outside = ssh.home("outside").display().to_string();
+    let server = ssh.with(&["-L", &format!("{outside}:/tmp/inside")]).start(&["python3 -u serve.py"]);
     server.wait_for(seconds(10), "ready");
-    site.alice.run(&["python3", "ask.py", "outside"]).ok().says("from inside");
-    let back = ssh.with(&["-R", "/tmp/back:outside", "-o", "ExitOnForwardFailure=yes"]);
+    site.alice.run(&["python3", "ask.py", &outside]).ok().says("from inside");
+    let back = ssh.with(&["-R", &format!("/tmp/back:{outside}"), "-o", "ExitOnForwardFailure=yes"]);
     back.run(&["python3 ask.py /tmp/back; stat -c %a /tmp/back"]).ok().says("from inside\n600");
     ssh.run(&["test -e /tmp/back"]).ended_with(1);
 }

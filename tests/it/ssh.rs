@@ -125,8 +125,14 @@ pub(crate) fn nobody_else_gets_in(site: &Site) {
     // Another key, another name, another user of this node with hers.
     let mallory = Ssh::with_key(&site.mallory, &session);
     mallory.run(&["true"]).ended_with(255).says("Permission denied (publickey,password)");
-    alice.with(&["-o", "User=root"]).run(&["true"]).ended_with(255);
-    alice.with(&["-l", "nobody"]).run(&["true"]).ended_with(255).says("Permission denied (publickey,password)");
+    alice.under_the_name(&site.mallory.name).run(&["true"]).ended_with(255).says("Permission denied (publickey,password)");
+    // Whoever tries again and again is kept away, and she is not.
+    let mut kept_away = false;
+    for _ in 0..6 {
+        let said = mallory.under_the_name("root").run(&["true"]).ended_with(255);
+        kept_away = !said.stderr.contains("Permission denied");
+    }
+    assert!(kept_away);
     let control = session.show()["footprint"]["session"].as_str().unwrap().to_owned() + "/control";
     site.mallory.run(&["test", "-e", &control]).ended_with(1);
     // Keys that others could have put there do not count (threat 38).

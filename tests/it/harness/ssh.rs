@@ -57,6 +57,12 @@ impl<'a> Ssh<'a> {
         Self { user: self.user, options, host: self.host.clone() }
     }
 
+    /// The same, under another name.
+    pub(crate) fn under_the_name(&self, name: &str) -> Self {
+        let options = ["-l", name].iter().map(|&word| word.to_owned()).chain(self.options.iter().cloned()).collect();
+        Self { user: self.user, options, host: self.host.clone() }
+    }
+
     /// `ssh HOST words…`, not started yet.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = self.user.command("ssh");
@@ -96,11 +102,6 @@ impl<'a> Ssh<'a> {
         let functions = format!("ssh() {{ command ssh {} \"$@\"; }}\n", quoted.join(" "));
         command.args(["-c", &format!("{functions}{line}")]).env("HOST", &self.host).stdin(Stdio::null());
         Running::spawn(command)
-    }
-
-    /// The options, as one string for programs that start ssh themselves.
-    pub(crate) fn as_one_word(&self) -> String {
-        std::iter::once("ssh".to_owned()).chain(self.options.iter().cloned()).collect::<Vec<_>>().join(" ")
     }
 
     /// A path in her home folder.
