@@ -33,6 +33,7 @@ pub fn run() -> ExitCode {
         Command::Logs(args) => logs::logs(&args, &output),
         Command::Exec(args) => exec::exec(args, &output),
         Command::Shell(args) => exec::shell(&args, &output),
+        Command::SftpServer(args) => exec::sftp_server(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),
         Command::Verify(args) => verify::verify(&args, &output),

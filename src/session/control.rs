@@ -6,7 +6,8 @@
 //!   │ ── Stop { grace } ──────────────────────►│ ── Stopping ───────────►  (the socket closes with the session)
 //!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
-//!   │      closing the socket ends the command │
+//!   │ ── Sftp + stdin, out, err ──────────────►│ ── Started ─► … ── Exited { exit } ─►
+//!   │      closing the socket ends either      │
 //! ```
 //! One request a connection, but for `LogBeyond`. The folder keeps other users out; the kernel's word on who is at the
 //! other end (`SO_PEERCRED`) is asked all the same.
@@ -50,6 +51,8 @@ pub enum Request {
         /// One terminal instead of three streams.
         terminal: bool,
     },
+    /// Serve the session's files over SFTP. Descriptors: stdin, stdout and stderr.
+    Sftp,
 }
 
 /// A command to run in a session.
