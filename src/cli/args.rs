@@ -50,6 +50,12 @@ pub(super) enum Command {
     SshConfig(SshConfigArgs),
     /// Print a session's host key, for ~/.ssh/known_hosts
     KnownHosts(OneArgs),
+    /// Serve a session's files over SFTP on stdin and stdout
+    ///
+    /// For programs that speak the protocol, not for people: `sftp -D "shlogin sftp-server NAME"`, or sshfs with
+    /// -o passive. What is served is what the session's programs see.
+    #[command(hide = true)]
+    SftpServer(OneArgs),
     /// Stop sessions
     Stop(StopArgs),
     /// Remove the records of ended sessions

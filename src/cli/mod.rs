@@ -39,6 +39,7 @@ pub fn run() -> ExitCode {
         Command::Ssh(args) => ssh::ssh(args),
         Command::SshConfig(args) => ssh::config(&args, &output),
         Command::KnownHosts(args) => ssh::known_hosts(&args, &output),
+        Command::SftpServer(args) => exec::sftp_server(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),
         Command::Verify(args) => verify::verify(&args, &output),

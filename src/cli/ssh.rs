@@ -149,13 +149,16 @@ fn alias() -> String {
 }
 
 fn key_of(record: &Record) -> Result<&SshRecord, Failure> {
-    let none = || Failure::Session(format!("{} has no ssh server: it was started by an older shlogin", record.name));
+    let none =
+        || Failure::Session(format!("{} has no ssh server: it was started by an older shlogin", record.name));
     record.ssh.as_ref().ok_or_else(none)
 }
 
 fn user() -> Result<String, Failure> {
-    let user = User::from_uid(getuid()).map_err(|errno| Failure::io("cannot tell your name")(errno.into()))?;
-    user.map(|user| user.name).ok_or_else(|| Failure::Session("the system does not know your name".to_owned()))
+    let user =
+        User::from_uid(getuid()).map_err(|errno| Failure::io("cannot tell your name")(errno.into()))?;
+    user.map(|user| user.name)
+        .ok_or_else(|| Failure::Session("the system does not know your name".to_owned()))
 }
 
 /// This program, as a shell reads it in an option of ssh's: quoted, and without the `%` that ssh would take for its own.
@@ -163,8 +166,7 @@ fn myself() -> Result<String, Failure> {
     let path: PathBuf = std::env::current_exe().map_err(Failure::io("cannot find this program"))?;
     let path = path.display().to_string();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+".contains(&b);
-    let quoted =
-        if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) };
+    let quoted = if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) };
     Ok(quoted.replace('%', "%%"))
 }
 

@@ -14,6 +14,7 @@ use super::{Channel, names};
 
 use crate::{
     sandbox::protocol::{Endpoint, Event, Request, RequestId, to_file},
+    sftp::SftpSpec,
     sys::{
         message,
         process::Exit,
@@ -67,6 +68,12 @@ enum Order {
     Spawn {
         file: OwnedFd,
         streams: Streams,
+        started: oneshot::Sender<io::Result<RequestId>>,
+        exited: oneshot::Sender<Exit>,
+    },
+    Sftp {
+        file: OwnedFd,
+        streams: [OwnedFd; 3],
         started: oneshot::Sender<io::Result<RequestId>>,
         exited: oneshot::Sender<Exit>,
     },
@@ -150,6 +157,18 @@ impl Link {
         let (started, answer) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         self.order(Order::Spawn { file: to_file(program)?, streams, started, exited }).await?;
+        let id = answer.await.map_err(|_| LinkError::Gone)??;
+        Ok(Started { id, exited: exit })
+    }
+
+    /// Starts the role that serves the session's files over SFTP, on these stdin, stdout and stderr.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] as `execve(2)`; [`LinkError::Gone`].
+    pub async fn sftp(&self, spec: &SftpSpec, streams: [OwnedFd; 3]) -> Result<Started, LinkError> {
+        let (started, answer) = oneshot::channel();
+        let (exited, exit) = oneshot::channel();
+        self.order(Order::Sftp { file: to_file(spec)?, streams, started, exited }).await?;
         let id = answer.await.map_err(|_| LinkError::Gone)??;
         Ok(Started { id, exited: exit })
     }
@@ -271,6 +290,10 @@ impl Task {
                         self.write(&Request::Spawn { id, terminal: false }, &fds).await
                     }
                 }
+            }
+            Order::Sftp { file, streams: [a, b, c], started, exited } => {
+                self.starting.insert(id, (started, exited));
+                self.write(&Request::Sftp { id }, &[file.as_fd(), a.as_fd(), b.as_fd(), c.as_fd()]).await
             }
             Order::Signal { id, signal } => self.write(&Request::Signal { id, signal }, &[]).await,
             Order::Dial { to, reply } => {

@@ -5,7 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{config::{AccessLog, Ssh}, host::AppSpec, sandbox::SandboxSpec};
+use crate::{
+    config::{AccessLog, Ssh},
+    host::AppSpec,
+    sandbox::SandboxSpec,
+};
 
 /// A session, fully described. Written to an anonymous file that only the supervisor gets.
 #[derive(Serialize, Deserialize)]

@@ -3,8 +3,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    io,
+    fs, io,
     os::{
         fd::AsFd,
         unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
@@ -15,7 +14,10 @@ use std::{
 };
 
 use russh::server::Handle;
-use tokio::{net::UnixListener, sync::{Semaphore, watch}};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, watch},
+};
 
 use super::{
     channels::{Channels, Gone},

@@ -169,7 +169,11 @@ impl Authentication {
         } else {
             None
         };
-        let what = format!("certificate {:?} of {}", shorten(certificate.key_id()), certificate.signature_key().fingerprint(HashAlg::Sha256));
+        let what = format!(
+            "certificate {:?} of {}",
+            shorten(certificate.key_id()),
+            certificate.signature_key().fingerprint(HashAlg::Sha256)
+        );
         self.by(user, judged, &what)
     }
 

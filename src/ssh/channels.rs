@@ -73,7 +73,8 @@ impl Channels {
         if open.values().filter(|its| its.kind == kind).count() >= most {
             return None;
         }
-        let one = Open { kind, inbound: Inbound::new(Arc::clone(&self.backlog)), here: watch::Sender::new(()) };
+        let one =
+            Open { kind, inbound: Inbound::new(Arc::clone(&self.backlog)), here: watch::Sender::new(()) };
         let lane = one.lane(id);
         open.insert(id, one);
         Some(lane)

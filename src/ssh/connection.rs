@@ -1,14 +1,7 @@
 //! One connection: what its client asks, judged by what it may do, and handed to a task for each channel. Nothing here
 //! waits for a program or for somebody to read: while it does, the whole connection stands still.
 
-use std::{
-    collections::HashMap,
-    ffi::OsString,
-    io,
-    os::unix::ffi::OsStringExt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, ffi::OsString, io, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
 
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty, Sig,
@@ -26,9 +19,9 @@ use super::{
     listening::{Key, Listening},
     permits::Permits,
     pty::{self, Screen},
+    server::Inside,
     session_channel::{self, Client, Control, Job, What},
     signals,
-    server::Inside,
 };
 use crate::{
     host::Invocation,
@@ -163,7 +156,11 @@ impl Connection {
     }
 
     fn answer(session: &mut Session, id: ChannelId, done: bool) -> Result<(), ConnectionError> {
-        if done { session.channel_success(id)? } else { session.channel_failure(id)? }
+        if done {
+            session.channel_success(id)?
+        } else {
+            session.channel_failure(id)?
+        }
         Ok(())
     }
 
@@ -175,7 +172,9 @@ impl Connection {
 
     /// Why nothing is forwarded here at all.
     fn unforwardable(&self, to: &Destination) -> Option<ChannelOpenFailure> {
-        let Some(permits) = self.permits() else { return Some(ChannelOpenFailure::AdministrativelyProhibited) };
+        let Some(permits) = self.permits() else {
+            return Some(ChannelOpenFailure::AdministrativelyProhibited);
+        };
         match to {
             Destination::Tcp(..) if self.inside.host.isolation() == Isolation::Socket => {
                 // 1: SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1).
@@ -222,11 +221,7 @@ impl Handler for Connection {
         Ok(self.authentication.offered(user, offer.public_key, offer.algorithm).await)
     }
 
-    async fn auth_publickey(
-        &mut self,
-        user: &str,
-        key: VerifiedPublicKey<'_>,
-    ) -> Result<Auth, Self::Error> {
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         Ok(self.authentication.key(user, key.public_key, key.algorithm).await)
     }
 
@@ -318,12 +313,7 @@ impl Handler for Connection {
         Ok(())
     }
 
-    async fn data(
-        &mut self,
-        id: ChannelId,
-        bytes: &[u8],
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
+    async fn data(&mut self, id: ChannelId, bytes: &[u8], _session: &mut Session) -> Result<(), Self::Error> {
         self.take(id, bytes);
         let backlog = self.channels.backlog();
         if backlog.is_too_much() {

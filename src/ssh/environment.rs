@@ -35,9 +35,9 @@ impl Environment {
 }
 
 fn is_allowed(name: &str) -> bool {
-    let locale = name
-        .strip_prefix("LC_")
-        .is_some_and(|rest| (1..=32).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+    let locale = name.strip_prefix("LC_").is_some_and(|rest| {
+        (1..=32).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+    });
     locale || matches!(name, "LANG" | "LANGUAGE" | "COLORTERM" | "TERM_PROGRAM" | "SHLOGIN_TMUX")
 }
 
@@ -71,11 +71,28 @@ mod tests {
     #[test]
     fn threat_38_nothing_that_runs_something_is_taken() {
         let mut environment = Environment::default();
-        for name in ["LD_PRELOAD", "BASH_ENV", "ENV", "PATH", "SHELL", "TERM", "LC_", "LC_A=B", "LC_ALL\0", "lc_all", "IFS", ""] {
+        for name in [
+            "LD_PRELOAD",
+            "BASH_ENV",
+            "ENV",
+            "PATH",
+            "SHELL",
+            "TERM",
+            "LC_",
+            "LC_A=B",
+            "LC_ALL\0",
+            "lc_all",
+            "IFS",
+            "",
+        ] {
             assert!(!environment.set(name, "x"), "{name}");
         }
         assert!(!environment.set("LANG", "a\0b") && !environment.set("LANG", &"x".repeat(LONGEST + 1)));
-        assert!(environment.set("LANG", "C.UTF-8") && environment.set("LC_TIME", "de_DE") && environment.set("LANG", "C"));
+        assert!(
+            environment.set("LANG", "C.UTF-8")
+                && environment.set("LC_TIME", "de_DE")
+                && environment.set("LANG", "C")
+        );
         assert_eq!(environment.0.len(), 2);
         for n in 0..100 {
             let name = format!("LC_{}", "A".repeat(n % 32 + 1));

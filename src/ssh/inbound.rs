@@ -283,7 +283,9 @@ mod tests {
         inbound.end();
         assert_eq!((backlog.window(), backlog.pause_after(2)), (TRICKLE, Some(PAUSE)));
         let mut got = Vec::new();
-        tokio::join!(inbound.pour(Sink::Pipe(sender)), async { receiver.read_to_end(&mut got).await.unwrap() });
+        tokio::join!(inbound.pour(Sink::Pipe(sender)), async {
+            receiver.read_to_end(&mut got).await.unwrap()
+        });
         assert!(got == sent);
         assert_eq!((backlog.0.load(Ordering::Relaxed), backlog.window()), (0, WINDOW));
     }

@@ -142,8 +142,7 @@ impl Accepting {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             };
-            let (handle, key, channels) =
-                (self.handle.clone(), self.key.clone(), Arc::clone(&self.channels));
+            let (handle, key, channels) = (self.handle.clone(), self.key.clone(), Arc::clone(&self.channels));
             tokio::spawn(async move {
                 pass_on(&handle, &key, &channels, stream, from).await;
                 drop(place);

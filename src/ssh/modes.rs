@@ -149,7 +149,9 @@ mod tests {
         ];
         let modes = termios(&said).unwrap();
         assert!(!modes.local_flags.contains(LocalFlags::ECHO));
-        assert!(!modes.input_flags.contains(InputFlags::ICRNL) && modes.input_flags.contains(InputFlags::IUTF8));
+        assert!(
+            !modes.input_flags.contains(InputFlags::ICRNL) && modes.input_flags.contains(InputFlags::IUTF8)
+        );
         assert_eq!(modes.control_chars[Key::VERASE as usize], 8);
         assert_eq!(modes.control_chars[Key::VINTR as usize], 0);
         assert_eq!(modes.control_chars[Key::VQUIT as usize], usual.control_chars[Key::VQUIT as usize]);

@@ -104,11 +104,7 @@ async fn type_in(controls: &Controls, client: &Client) {
 }
 
 /// Does what the client says beside typing.
-async fn heed(
-    terminal: &Terminal,
-    controls: &Controls,
-    mut control: mpsc::Receiver<Control>,
-) {
+async fn heed(terminal: &Terminal, controls: &Controls, mut control: mpsc::Receiver<Control>) {
     while let Some(said) = control.recv().await {
         match said {
             Control::Resize(size) => controls.resize(size),

@@ -160,11 +160,11 @@ async fn start(
     what: What,
     env: &[(OsString, OsString)],
 ) -> Result<(Started, Ours), HostError> {
-    let (ours, theirs) = pipes().map_err(|source| HostError::Spawn { program: "a pipe".to_owned(), source })?;
-    let streams = Streams::Separate(theirs);
+    let (ours, theirs) =
+        pipes().map_err(|source| HostError::Spawn { program: "a pipe".to_owned(), source })?;
     let started = match what {
-        What::Program(what) => host.exec(what, env, streams).await?,
-        What::FileTransfer => host.sftp(streams).await?,
+        What::Program(what) => host.exec(what, env, Streams::Separate(theirs)).await?,
+        What::FileTransfer => host.sftp(theirs).await?,
     };
     Ok((started, ours))
 }

@@ -57,7 +57,10 @@ pub(crate) fn a_program_inside_reaches_the_client(site: &Site) {
     let client = "import socket,sys\ns=socket.create_connection((sys.argv[1],int(sys.argv[2])))\ns.sendall(b'you')\ns.shutdown(1)\nprint(s.recv(99).decode())";
     site.alice.own_file("client.py", client, 0o600);
     let inside = ssh.with(&["-R", &format!("4711:127.0.0.1:{port}"), "-o", "ExitOnForwardFailure=yes"]);
-    inside.run(&["python3 client.py 127.0.0.1 4711; python3 client.py ::1 4711"]).ok().says("heard you\nheard you");
+    inside
+        .run(&["python3 client.py 127.0.0.1 4711; python3 client.py ::1 4711"])
+        .ok()
+        .says("heard you\nheard you");
     // A port of the server's choice, said to the client; it is gone with the connection.
     let chosen = ssh.with(&["-R", &format!("0:127.0.0.1:{port}")]).run(&["sleep 0"]).ok();
     chosen.says("Allocated port ");
@@ -85,14 +88,20 @@ pub(crate) fn the_agent_is_there_for_the_connection_and_for_its_owner_alone(site
     let session = site.alice.start_bare("box", &[], &[]);
     let ssh = Ssh::as_owner(&session, "");
     let script = "ssh -A $HOST 'ssh-add -l; echo at $SSH_AUTH_SOCK; stat -c %a $SSH_AUTH_SOCK $(dirname $SSH_AUTH_SOCK)'";
-    let said = ssh.line(&format!("eval $(ssh-agent) >/dev/null; ssh-add -q .ssh/id_ed25519; {script}; kill $SSH_AGENT_PID")).ok();
+    let said = ssh
+        .line(&format!(
+            "eval $(ssh-agent) >/dev/null; ssh-add -q .ssh/id_ed25519; {script}; kill $SSH_AGENT_PID"
+        ))
+        .ok();
     assert!(said.stdout.contains("ED25519") && said.stdout.ends_with("600\n700\n"), "{said:?}");
     let at = said.stdout.lines().find_map(|line| line.strip_prefix("at ")).unwrap();
     ssh.run(&[&format!("test -e $(dirname {at})")]).ended_with(1);
     // Not for whom it was not asked for, or not allowed.
     assert!(!ssh.run(&["echo at $SSH_AUTH_SOCK"]).ok().stdout.contains("/tmp/ssh-"));
     let ssh = Ssh::as_owner(&session, "no-agent-forwarding");
-    let said = ssh.line("eval $(ssh-agent) >/dev/null; ssh -A $HOST 'echo at $SSH_AUTH_SOCK'; kill $SSH_AGENT_PID").ok();
+    let said = ssh
+        .line("eval $(ssh-agent) >/dev/null; ssh -A $HOST 'echo at $SSH_AUTH_SOCK'; kill $SSH_AGENT_PID")
+        .ok();
     assert!(!said.stdout.contains("/tmp/ssh-"), "{said:?}");
 }
 
@@ -114,8 +123,20 @@ pub(crate) fn many_channels_share_a_connection(site: &Site) {
 }
 
 pub(crate) fn without_a_network_of_its_own_nothing_is_forwarded_over_tcp(site: &Site) {
-    let words = ["-c", "import os,socket\ns=socket.socket(socket.AF_UNIX)\ns.bind(os.environ['SHLOGIN_SOCKET'])\ns.listen()\nwhile True:\n c,_=s.accept()\n c.recv(999)\n c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n')\n c.close()"];
-    let session = site.alice.start(&["--name", "box", "--isolation", "socket", "--", "/usr/bin/python3", words[0], words[1]]);
+    let words = [
+        "-c",
+        "import os,socket\ns=socket.socket(socket.AF_UNIX)\ns.bind(os.environ['SHLOGIN_SOCKET'])\ns.listen()\nwhile True:\n c,_=s.accept()\n c.recv(999)\n c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n')\n c.close()",
+    ];
+    let session = site.alice.start(&[
+        "--name",
+        "box",
+        "--isolation",
+        "socket",
+        "--",
+        "/usr/bin/python3",
+        words[0],
+        words[1],
+    ]);
     let ssh = Ssh::as_owner(&session, "");
     ssh.run(&["echo in"]).ok().says("in");
     ssh.with(&["-W", "127.0.0.1:22"]).run(&[]).ended_with(255).says("no network of its own");

@@ -45,7 +45,10 @@ pub(crate) fn streams_go_through_to_their_end(site: &Site) {
     ssh.line("head -c 5000000 /dev/urandom > up; ssh $HOST 'tee copy | sha256sum' < up > sum; sha256sum < up | cmp - sum && cmp up copy").ok();
     ssh.line("head -c 50000000 /dev/urandom > up; ssh -o RekeyLimit=1M $HOST cat < up | cmp - up").ok();
     // A reader that takes its time, at the end of everything.
-    ssh.line("head -c 60000000 /dev/zero | ssh $HOST cat | (read -t 1 x < /dev/zero; wc -c) | grep -x 60000000").ok();
+    ssh.line(
+        "head -c 60000000 /dev/zero | ssh $HOST cat | (read -t 1 x < /dev/zero; wc -c) | grep -x 60000000",
+    )
+    .ok();
     // The end of input reaches the program, and what it says afterwards comes back.
     ssh.line("echo one | ssh $HOST 'cat; echo two' | tr '\\n' ' ' | grep -x 'one two '").ok();
     // A program that reads nothing does not keep the others on its connection from anything.
@@ -62,10 +65,13 @@ pub(crate) fn streams_go_through_to_their_end(site: &Site) {
 pub(crate) fn a_program_whose_client_has_gone_is_hung_up(site: &Site) {
     let session = site.alice.start_bare("box", &[], &[]);
     let ssh = Ssh::as_owner(&session, "");
-    let running = ssh.start(&["trap 'echo hung up > ended; exit' HUP; echo ready; while :; do sleep 1 & wait $!; done"]);
+    let running = ssh
+        .start(&["trap 'echo hung up > ended; exit' HUP; echo ready; while :; do sleep 1 & wait $!; done"]);
     running.wait_for(seconds(10), "ready");
     drop(running);
-    until(seconds(10), "the program hears of it", || fs::read(ssh.home("ended")).ok().filter(|text| !text.is_empty()));
+    until(seconds(10), "the program hears of it", || {
+        fs::read(ssh.home("ended")).ok().filter(|text| !text.is_empty())
+    });
     let stubborn = ssh.start(&["trap '' HUP; echo $$ > pid; echo ready; while :; do sleep 1; done"]);
     stubborn.wait_for(seconds(10), "ready");
     drop(stubborn);
@@ -125,7 +131,11 @@ pub(crate) fn nobody_else_gets_in(site: &Site) {
     // Another key, another name, another user of this node with hers.
     let mallory = Ssh::with_key(&site.mallory, &session);
     mallory.run(&["true"]).ended_with(255).says("Permission denied (publickey,password)");
-    alice.under_the_name(&site.mallory.name).run(&["true"]).ended_with(255).says("Permission denied (publickey,password)");
+    alice
+        .under_the_name(&site.mallory.name)
+        .run(&["true"])
+        .ended_with(255)
+        .says("Permission denied (publickey,password)");
     // Whoever tries again and again is kept away, and she is not.
     let mut kept_away = false;
     for _ in 0..6 {

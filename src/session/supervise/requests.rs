@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
-    host::{Channel, HostError, Invocation, LocalHost},
+    host::{Channel, HostError, Invocation, LocalHost, Started},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
     ssh::Server,
@@ -104,10 +104,15 @@ impl Requests {
                 Request::Exec { terminal } => return self.exec(client, terminal, fds).await,
                 Request::Ssh => {
                     let stream = fds.into_iter().next().filter(message::is_connected_stream);
-                    let stream = std::os::unix::net::UnixStream::from(stream.ok_or(io::ErrorKind::InvalidData)?);
+                    let stream =
+                        std::os::unix::net::UnixStream::from(stream.ok_or(io::ErrorKind::InvalidData)?);
                     let server = self.ssh.clone();
                     tokio::spawn(async move { server.serve_owner(stream).await });
                     client.send(&Answer::Started, &[]).await?;
+                }
+                Request::Sftp => {
+                    let streams = fds.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+                    return self.attend(client, self.host.sftp(streams).await).await;
                 }
             }
         }
@@ -123,7 +128,12 @@ impl Requests {
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         let what = if spec.words.is_empty() { Invocation::Shell } else { Invocation::Words(spec.words) };
-        let started = match self.host.exec(what, &spec.env, streams).await {
+        self.attend(client, self.host.exec(what, &spec.env, streams).await).await
+    }
+
+    /// Tells a client of what it had started, and ends that with it.
+    async fn attend(&self, client: &Channel, started: Result<Started, HostError>) -> io::Result<()> {
+        let started = match started {
             Ok(started) => started,
             Err(error) => return client.send(&refusal(&error), &[]).await,
         };

@@ -6,7 +6,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Session, User, program::{Output, Running}, seconds};
+use super::{
+    Session, User,
+    program::{Output, Running},
+    seconds,
+};
 
 /// A user's key, and how she goes to a session by its port.
 pub(crate) struct Ssh<'a> {
@@ -26,7 +30,8 @@ impl<'a> Ssh<'a> {
         }
         let record = session.show();
         let host_key = record["ssh"]["host_key"].as_str().unwrap();
-        let known = user.own_file(&format!("known-{}", session.id()), &format!("session {host_key}\n"), 0o600);
+        let known =
+            user.own_file(&format!("known-{}", session.id()), &format!("session {host_key}\n"), 0o600);
         let port = record["ssh"]["port"].as_u64().unwrap();
         let mut options: Vec<String> = ["-F", "none", "-p"].map(str::to_owned).to_vec();
         options.push(port.to_string());
@@ -59,7 +64,8 @@ impl<'a> Ssh<'a> {
 
     /// The same, under another name.
     pub(crate) fn under_the_name(&self, name: &str) -> Self {
-        let options = ["-l", name].iter().map(|&word| word.to_owned()).chain(self.options.iter().cloned()).collect();
+        let options =
+            ["-l", name].iter().map(|&word| word.to_owned()).chain(self.options.iter().cloned()).collect();
         Self { user: self.user, options, host: self.host.clone() }
     }
 
