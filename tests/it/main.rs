@@ -157,7 +157,10 @@ fn proofs() -> Vec<Trial> {
             a_terminal_is_one [OpenSsh]
             threat_38_the_environment_is_what_it_may_be [OpenSsh]
             nobody_else_gets_in [OpenSsh]
-            what_a_key_is_for_is_all_it_does [OpenSsh];
+            what_a_key_is_for_is_all_it_does [OpenSsh]
+            files_are_copied_by_all_that_stands_on_ssh [OpenSsh]
+            an_editor_s_server_lives_on_and_is_reached [OpenSsh]
+            threat_36_strangers_are_cut_off [OpenSsh];
         forwards:
             the_app_is_reached_by_every_kind_of_forward [OpenSsh]
             a_program_inside_reaches_the_client [OpenSsh]

@@ -162,3 +162,80 @@ pub(crate) fn what_a_key_is_for_is_all_it_does(site: &Site) {
     ssh.with(&["-W", &format!("127.0.0.1:{app}")]).run(&[]).ended_with(255);
     ssh.with(&["-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1"]).run(&["true"]).ended_with(255);
 }
+
+pub(crate) fn files_are_copied_by_all_that_stands_on_ssh(site: &Site) {
+    let session = site.alice.start_bare("box", &[], &[]);
+    let ssh = Ssh::as_owner(&session, "");
+    let program = ssh.program();
+    ssh.line("head -c 5000000 /dev/urandom > data; mkdir -p tree/a/b; echo text > tree/a/b/file; ln -s file tree/a/b/link").ok();
+    for copy in [
+        "scp -q -S as-ssh data 127.0.0.1:/tmp/data && scp -q -S as-ssh 127.0.0.1:/tmp/data back",
+        "scp -q -O -S as-ssh data 127.0.0.1:/tmp/data && scp -q -O -S as-ssh 127.0.0.1:/tmp/data back",
+        "echo 'put data /tmp/other\nget /tmp/other back' | sed 's/\\\\n/\\n/' | sftp -q -S ~/as-ssh -b - 127.0.0.1",
+        "rsync -e ~/as-ssh data 127.0.0.1:/tmp/third && rsync -e ~/as-ssh 127.0.0.1:/tmp/third back",
+    ] {
+        ssh.line(&format!("rm -f back; {copy} && cmp data back")).ok();
+    }
+    ssh.line("rsync -a -e ~/as-ssh tree 127.0.0.1:/tmp/ && rsync -a -e ~/as-ssh 127.0.0.1:/tmp/tree/ again && diff -r tree again").ok();
+    ssh.line(
+        "git init -q repo && cd repo && git config user.email a@b && git config user.name a && cp ../data . && git add . &&
+         git commit -qm one && cd .. && GIT_SSH_COMMAND=~/as-ssh git clone -q ssh://127.0.0.1$PWD/repo clone && cmp data clone/data",
+    )
+    .ok();
+    drop(program);
+}
+
+/// What an editor's remote part does: a script on a shell's input puts a server in place that outlives it, and the editor
+/// reaches it through the same connection, with many channels.
+pub(crate) fn an_editor_s_server_lives_on_and_is_reached(site: &Site) {
+    let session = site.alice.start_bare("box", &[], &[]);
+    let ssh = Ssh::as_owner(&session, "");
+    site.alice.own_file("install.sh", "mkdir -p ~/.editor\nnohup python3 -u ~/serve.py > ~/.editor/log 2>&1 < /dev/null &\nuntil test -S /tmp/editor; do :; done\necho listening\n", 0o600);
+    site.alice.own_file("serve.py", "import socket\ns=socket.socket(socket.AF_UNIX)\ns.bind('/tmp/editor')\ns.listen(64)\nwhile True:\n c,_=s.accept()\n c.sendall(c.recv(99)[::-1])\n c.close()", 0o600);
+    site.alice.own_file("ask.py", "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ns.sendall(b'abc')\nprint(s.recv(99).decode())", 0o600);
+    ssh.line("ssh -T $HOST bash < install.sh").ok().says("listening");
+    let outside = ssh.home("editor").display().to_string();
+    let _running = ssh.with(&["-N", "-L", &format!("{outside}:/tmp/editor")]).start(&[]);
+    until(seconds(10), "the socket is forwarded", || fs::symlink_metadata(&outside).ok());
+    let said =
+        site.alice.run(&["bash", "-c", "for n in $(seq 50); do python3 ask.py editor & done; wait"]).ok();
+    assert_eq!(said.stdout.matches("cba").count(), 50, "{said:?}");
+}
+
+/// Threat 36: strangers who say nothing, too much, or nonsense.
+pub(crate) fn threat_36_strangers_are_cut_off(site: &Site) {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+    site.alice.own_file(".config/shlogin/config.toml", "[ssh]\nlogin_grace = \"2s\"\n", 0o600);
+    let session = site.alice.start_bare("box", &[], &[]);
+    let ssh = Ssh::as_owner(&session, "");
+    let port = u16::try_from(session.show()["ssh"]["port"].as_u64().unwrap()).unwrap();
+    let memory = || super::harness::census::resident(session.pid());
+    let before = memory();
+    let ends = |what: &str, mut stream: TcpStream| {
+        stream.set_read_timeout(Some(seconds(10))).unwrap();
+        let mut answer = Vec::new();
+        // Closed, in order or not.
+        if let Err(error) = stream.read_to_end(&mut answer) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{what}");
+        }
+        assert!(answer.len() < 4096, "{what}");
+    };
+    let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let idle: Vec<_> = (0..500).map(|_| connect()).collect();
+    let mut endless = connect();
+    // It is cut off long before it has said all that.
+    let _ = (0..10_000).try_for_each(|_| endless.write_all(&[b'x'; 1024]));
+    ends("an endless banner", endless);
+    let mut huge = connect();
+    let _ = huge.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff");
+    ends("a huge packet", huge);
+    // Meanwhile the owner gets in.
+    let begun = Instant::now();
+    ssh.run(&["true"]).ok();
+    assert!(begun.elapsed() < seconds(5));
+    idle.into_iter().for_each(|stream| ends("silence", stream));
+    assert!(memory() < before + 64 * 1024 * 1024, "{} after {before}", memory());
+}

@@ -31,7 +31,9 @@ impl Need {
             Self::Pasta => &["pasta"],
             Self::Browser => &["chromium", "node", "npm"],
             Self::Internet => &["ip", "dnsmasq"],
-            Self::OpenSsh => &["ssh", "ssh-keygen", "ssh-agent", "ssh-add", "curl"],
+            Self::OpenSsh => {
+                &["ssh", "ssh-keygen", "ssh-agent", "ssh-add", "scp", "sftp", "rsync", "git", "curl"]
+            }
         };
         absent(commands)
     }

@@ -110,6 +110,13 @@ impl<'a> Ssh<'a> {
         Running::spawn(command)
     }
 
+    /// A program that is ssh with all the options, for those that start it themselves.
+    pub(crate) fn program(&self) -> String {
+        let quoted: Vec<_> = self.options.iter().map(|word| format!("'{word}'")).collect();
+        let text = format!("#!/bin/sh\nexec ssh {} \"$@\"\n", quoted.join(" "));
+        self.user.own_file("as-ssh", &text, 0o700).display().to_string()
+    }
+
     /// A path in her home folder.
     pub(crate) fn home(&self, name: &str) -> PathBuf {
         self.user.home.join(name)
