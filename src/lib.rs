@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod host;
 pub mod sandbox;
 pub mod session;
+pub mod sftp;
 pub mod share;
 pub mod ssh;
 pub mod sys;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shlogin::{cli, doctor, sandbox, session, ssh, sys::spawn::role, verify};
+use shlogin::{cli, doctor, sandbox, session, sftp, ssh, sys::spawn::role, verify};
 
 fn main() -> ExitCode {
     // A role is run through /proc/self/exe and would be called `exe` in `ps`.
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Some(role::INIT) => sandbox::run_init(),
         Some(role::PROBE) => doctor::probe_namespaces(),
         Some(role::PASSWORD) => ssh::run_password_helper(),
+        Some(role::SFTP) => sftp::run(),
         Some(role::ATTACK) => verify::run_attack(),
         _ => cli::run(),
     }

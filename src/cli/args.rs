@@ -44,6 +44,18 @@ pub(super) enum Command {
     Shell(OneArgs),
     /// Let a colleague watch or type in a terminal of a session
     Share(Box<ShareArgs>),
+    /// Get into a session by ssh, from this node: no port, no key, no password
+    Ssh(SshArgs),
+    /// Print what ssh has to know to get into sessions, for ~/.ssh/config
+    SshConfig(SshConfigArgs),
+    /// Print a session's host key, for ~/.ssh/known_hosts
+    KnownHosts(OneArgs),
+    /// Serve a session's files over SFTP on stdin and stdout
+    ///
+    /// For programs that speak the protocol, not for people: `sftp -D "shlogin sftp-server NAME"`, or sshfs with
+    /// -o passive. What is served is what the session's programs see.
+    #[command(hide = true)]
+    SftpServer(OneArgs),
     /// Stop sessions
     Stop(StopArgs),
     /// Remove the records of ended sessions
@@ -215,6 +227,36 @@ fn label(text: &str) -> Result<String, String> {
     } else {
         Err("up to 32 letters, digits, and . _ - @".to_owned())
     }
+}
+
+#[derive(Args)]
+pub(super) struct SshArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// In the tmux session `main`, made where there is none
+    #[arg(long, conflicts_with_all = ["stdio", "fdpass"])]
+    pub(super) tmux: bool,
+    /// Be a ProxyCommand: ssh is spoken on standard input and output
+    #[arg(long, conflicts_with = "fdpass")]
+    pub(super) stdio: bool,
+    /// Be a ProxyCommand with ProxyUseFdpass
+    #[arg(long)]
+    pub(super) fdpass: bool,
+    /// Options of ssh, then a command; without one, a shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, conflicts_with_all = ["stdio", "fdpass"])]
+    pub(super) words: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(super) struct SshConfigArgs {
+    /// The session's name, or as much of it as is unique [default: all live sessions]
+    pub(super) name: Option<String>,
+    /// For use on this node, and not from elsewhere through it
+    #[arg(long, conflicts_with = "via")]
+    pub(super) here: bool,
+    /// How this node is called from there, as ssh is to be told
+    #[arg(long, value_name = "HOST")]
+    pub(super) via: Option<String>,
 }
 
 #[derive(Args)]

@@ -1,4 +1,4 @@
-//! `exec` and `shell`: a command in a session, with its streams or a terminal, and its exit status.
+//! `exec`, `shell` and `sftp-server`: a command in a session, with its streams or a terminal, and its exit status.
 
 use std::{
     ffi::OsString,
@@ -52,8 +52,26 @@ fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Fa
         OF_THE_TERMINAL.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect();
     let spec = to_file(&ExecSpec { words, env }).map_err(Failure::io("cannot describe the command"))?;
     let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let done = if on_terminal { with_terminal(&client, &spec) } else { with_streams(&client, &spec) };
-    match done.map_err(Failure::io(format!("lost the command in {}", record.name)))? {
+    let done = if on_terminal {
+        with_terminal(&client, &spec)
+    } else {
+        with_streams(&client, &Request::Exec { terminal: false }, Some(&spec))
+    };
+    conclude(done, &record.name, output)
+}
+
+pub(super) fn sftp_server(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
+    let record = records()?.find(&args.name, Which::Live)?;
+    let client = connect(&record)?;
+    conclude(with_streams(&client, &Request::Sftp, None), &record.name, output)
+}
+
+fn conclude(
+    done: io::Result<Option<Answer>>,
+    session: impl std::fmt::Display,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
+    match done.map_err(Failure::io(format!("lost the command in {session}")))? {
         Some(Answer::Exited { exit }) => Ok(exit.code().into()),
         Some(Answer::NotRun { why, status }) => {
             output.note(format_args!("shlogin: {why}"));
@@ -61,22 +79,20 @@ fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Fa
         }
         Some(Answer::Failed { why }) => Err(Failure::Session(why)),
         _ => {
-            output.note(format_args!("shlogin: session {} has ended", record.name));
+            output.note(format_args!("shlogin: session {session} has ended"));
             Ok(super::code::FAILED.into())
         }
     }
 }
 
 /// Streams that are no terminals go in as they are; a terminal is relayed, for the app must not hold it.
-fn with_streams(client: &Client, spec: &OwnedFd) -> io::Result<Option<Answer>> {
+fn with_streams(client: &Client, request: &Request, spec: Option<&OwnedFd>) -> io::Result<Option<Answer>> {
     let mut relays = Vec::new();
     let input = input_stream()?;
     let out = output_stream(io::stdout(), &mut relays)?;
     let error = output_stream(io::stderr(), &mut relays)?;
-    client.ask(
-        &Request::Exec { terminal: false },
-        &[spec.as_fd(), input.as_fd(), out.as_fd(), error.as_fd()],
-    )?;
+    let fds: Vec<_> = spec.into_iter().chain([&input, &out, &error]).map(AsFd::as_fd).collect();
+    client.ask(request, &fds)?;
     drop((input, out, error));
     let answer = last_answer(client);
     // What the command wrote last is on its way through these; they end when the pipes do.

@@ -275,6 +275,7 @@ pub(super) fn spec(
             access_log: config.gateway.access_log,
             server_timing: config.gateway.server_timing,
         },
+        ssh: config.ssh.clone(),
         login_shell: login_shell(),
     }
 }

@@ -9,6 +9,7 @@ mod logs;
 mod output;
 mod sessions;
 mod share;
+mod ssh;
 mod start;
 mod stop;
 mod verify;
@@ -35,6 +36,10 @@ pub fn run() -> ExitCode {
         Command::Exec(args) => exec::exec(args, &output),
         Command::Shell(args) => exec::shell(&args, &output),
         Command::Share(args) => share::share(*args, &output),
+        Command::Ssh(args) => ssh::ssh(args),
+        Command::SshConfig(args) => ssh::config(&args, &output),
+        Command::KnownHosts(args) => ssh::known_hosts(&args, &output),
+        Command::SftpServer(args) => exec::sftp_server(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),
         Command::Verify(args) => verify::verify(&args, &output),

@@ -139,6 +139,11 @@ fn details(record: &Record) -> String {
         ("started", record.started_at.to_string()),
         ("log", record.log.display().to_string()),
     ];
+    if let Some(ssh) = &record.ssh {
+        let port = ssh.port.map_or_else(|| "none: `shlogin ssh`".to_owned(), |port| port.to_string());
+        lines.push(("ssh port", port));
+        lines.push(("ssh key", ssh.fingerprint.clone()));
+    }
     if let Some(socket) = &record.gateway.socket {
         lines.push(("socket", socket.display().to_string()));
     }

@@ -61,7 +61,8 @@ pub(super) fn share(args: ShareArgs, output: &Output) -> Result<ExitCode, Failur
     let spec = ShareSpec { access, lasts, label, terminal, record: record_to.clone() };
     let answer = ask(&client, &record, &Request::Share(spec))?;
     let Answer::Shared { guest, terminal, code, url } = answer else { return Err(strange(&record)) };
-    let ssh = record.ssh.as_ref().map(|ssh| format!("ssh -p {} pair@{}", ssh.port, record.gateway.host));
+    let port = record.ssh.as_ref().and_then(|ssh| ssh.port);
+    let ssh = port.map(|port| format!("ssh -p {port} pair@{}", record.gateway.host));
     let value = json!({
         "guest": guest, "access": access, "terminal": terminal, "code": code, "url": url, "ssh": ssh,
         "seconds": lasts.as_secs(), "recording": record_to,

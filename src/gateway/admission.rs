@@ -81,6 +81,11 @@ impl<D: Dial> Door<D> {
         self.keys().tokens.issue(Instant::now())
     }
 
+    /// Spends a token; whether it was good.
+    pub(crate) fn spend(&self, token: &str) -> bool {
+        self.keys().tokens.spend(token, Instant::now()) == Presented::Valid
+    }
+
     fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -123,6 +123,11 @@ impl<D: Dial> Gateway<D> {
         self.proxy.admit().issue()
     }
 
+    /// Spends a token that was not presented to the gateway but to the session's ssh server. Whether it was good.
+    pub fn spend(&self, token: &str) -> bool {
+        self.proxy.admit().spend(token)
+    }
+
     /// Serves a TCP listener until `closing` turns true, then lets open requests end. All users of this node come from the
     /// same addresses, `ssh -L` included: the kernel tells them apart.
     pub async fn serve_tcp(self: Arc<Self>, listener: std::net::TcpListener, closing: watch::Receiver<bool>) {

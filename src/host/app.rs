@@ -8,7 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Runtime, image::Scripts};
-use crate::{sys::spawn::Program, words::RuntimeKind};
+use crate::{
+    sftp::{SftpSpec, View},
+    sys::spawn::Program,
+    words::RuntimeKind,
+};
 
 /// The name of the one instance in a sandbox: each has records of its own, so it need not differ.
 const INSTANCE: &str = "session";
@@ -68,6 +72,16 @@ impl AppSpec {
     /// Which runtime it is.
     pub fn runtime(&self) -> RuntimeKind {
         self.container.as_ref().map_or(RuntimeKind::Bare, |container| container.runtime.kind)
+    }
+
+    /// How its files are served.
+    pub(super) fn files(&self) -> SftpSpec {
+        let home = self.env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
+        SftpSpec {
+            view: if self.container.is_some() { View::Container } else { View::Node },
+            home: home.unwrap_or_else(|| self.cwd.clone()),
+            umask: self.umask,
+        }
     }
 
     /// The command that sets the room up, where there is one. `room` is the runtime's own folder, and

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,6 +14,7 @@ use super::{Channel, names};
 
 use crate::{
     sandbox::protocol::{Endpoint, Event, Request, RequestId, to_file},
+    sftp::SftpSpec,
     sys::{
         message,
         process::Exit,
@@ -69,6 +71,12 @@ enum Order {
         started: oneshot::Sender<io::Result<RequestId>>,
         exited: oneshot::Sender<Exit>,
     },
+    Sftp {
+        file: OwnedFd,
+        streams: [OwnedFd; 3],
+        started: oneshot::Sender<io::Result<RequestId>>,
+        exited: oneshot::Sender<Exit>,
+    },
     Signal {
         id: RequestId,
         signal: i32,
@@ -80,6 +88,9 @@ enum Order {
     Listen {
         at: Endpoint,
         reply: oneshot::Sender<io::Result<OwnedFd>>,
+    },
+    Unlink {
+        path: PathBuf,
     },
     Listeners {
         reply: oneshot::Sender<Listening>,
@@ -150,6 +161,18 @@ impl Link {
         Ok(Started { id, exited: exit })
     }
 
+    /// Starts the role that serves the session's files over SFTP, on these stdin, stdout and stderr.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] as `execve(2)`; [`LinkError::Gone`].
+    pub async fn sftp(&self, spec: &SftpSpec, streams: [OwnedFd; 3]) -> Result<Started, LinkError> {
+        let (started, answer) = oneshot::channel();
+        let (exited, exit) = oneshot::channel();
+        self.order(Order::Sftp { file: to_file(spec)?, streams, started, exited }).await?;
+        let id = answer.await.map_err(|_| LinkError::Gone)??;
+        Ok(Started { id, exited: exit })
+    }
+
     /// Signals the process group of a program; one that has ended is no error.
     ///
     /// # Errors
@@ -176,6 +199,17 @@ impl Link {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Listen { at, reply }).await?;
         Ok(answer.await.map_err(|_| LinkError::Gone)??)
+    }
+
+    /// Has the unix socket removed that [`Link::listen`] made at `path`. Waits for nothing, so that it can be done in a drop;
+    /// where init has more to do than is noted down, it is done by a task.
+    pub(super) fn unlink(&self, path: PathBuf) {
+        if let Err(mpsc::error::TrySendError::Full(order)) = self.orders.try_send(Order::Unlink { path })
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let orders = self.orders.clone();
+            runtime.spawn(async move { orders.send(order).await });
+        }
     }
 
     /// What listens, inside.
@@ -257,6 +291,10 @@ impl Task {
                     }
                 }
             }
+            Order::Sftp { file, streams: [a, b, c], started, exited } => {
+                self.starting.insert(id, (started, exited));
+                self.write(&Request::Sftp { id }, &[file.as_fd(), a.as_fd(), b.as_fd(), c.as_fd()]).await
+            }
             Order::Signal { id, signal } => self.write(&Request::Signal { id, signal }, &[]).await,
             Order::Dial { to, reply } => {
                 self.dials.insert(id, reply);
@@ -266,6 +304,7 @@ impl Task {
                 self.listens.insert(id, reply);
                 self.write(&Request::Listen { id, at }, &[]).await
             }
+            Order::Unlink { path } => self.write(&Request::Unlink { path }, &[]).await,
             Order::Listeners { reply } => {
                 self.listings.insert(id, reply);
                 self.write(&Request::Listeners { id }, &[]).await

@@ -211,6 +211,15 @@ impl LocalHost {
         self.spawn_with(&program, streams).await
     }
 
+    /// Serves the session's files over SFTP on these stdin, stdout and stderr: what its programs see, with nothing needed
+    /// from the image. It ends when its stdin does.
+    ///
+    /// # Errors
+    /// As [`HostError`].
+    pub async fn sftp(&self, streams: [OwnedFd; 3]) -> Result<Started, HostError> {
+        self.link.sftp(&self.app.files(), streams).await.map_err(|error| self.not_spawned("sftp", error))
+    }
+
     /// Connects to `to`, inside: what listens there sees a client in the session.
     ///
     /// # Errors
@@ -248,14 +257,17 @@ impl LocalHost {
     }
 
     async fn spawn_with(&self, program: &Program, streams: Streams) -> Result<Started, HostError> {
-        self.link.spawn(program, streams).await.map_err(|error| match error {
-            LinkError::Gone => self.lost(),
-            LinkError::Refused(source) => {
-                let name =
-                    program.argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-                HostError::Spawn { program: name, source }
-            }
+        self.link.spawn(program, streams).await.map_err(|error| {
+            let name = program.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+            self.not_spawned(&name, error)
         })
+    }
+
+    fn not_spawned(&self, program: &str, error: LinkError) -> HostError {
+        match error {
+            LinkError::Gone => self.lost(),
+            LinkError::Refused(source) => HostError::Spawn { program: program.to_owned(), source },
+        }
     }
 }
 

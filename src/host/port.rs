@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
+    path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -106,8 +107,11 @@ pub(super) async fn connect(link: &Link, endpoint: Endpoint) -> io::Result<AppSt
 }
 
 pub(super) async fn listen(link: &Link, endpoint: Endpoint) -> io::Result<InsideListener> {
-    let unix = matches!(endpoint, Endpoint::Unix(_));
-    InsideListener::new(link.listen(endpoint).await.map_err(reason)?, unix)
+    let bound = match &endpoint {
+        Endpoint::Tcp(_) => None,
+        Endpoint::Unix(path) => Some(Bound { path: path.clone(), link: link.clone() }),
+    };
+    InsideListener::new(link.listen(endpoint).await.map_err(reason)?, bound)
 }
 
 fn reason(error: LinkError) -> io::Error {
@@ -121,16 +125,28 @@ fn reason(error: LinkError) -> io::Error {
 pub enum InsideListener {
     /// In the sandbox's network.
     Tcp(TcpListener),
-    /// At a socket in the filesystem, as init sees it.
-    Unix(UnixListener),
+    /// At a socket in the filesystem, as init sees it, which is removed with this.
+    Unix(UnixListener, Bound),
+}
+
+/// A unix socket that init has made. Removed when dropped.
+pub struct Bound {
+    path: PathBuf,
+    link: Link,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.link.unlink(std::mem::take(&mut self.path));
+    }
 }
 
 impl InsideListener {
-    fn new(socket: OwnedFd, unix: bool) -> io::Result<Self> {
-        if unix {
+    fn new(socket: OwnedFd, bound: Option<Bound>) -> io::Result<Self> {
+        if let Some(bound) = bound {
             let listener = std::os::unix::net::UnixListener::from(socket);
             listener.set_nonblocking(true)?;
-            return Ok(Self::Unix(UnixListener::from_std(listener)?));
+            return Ok(Self::Unix(UnixListener::from_std(listener)?, bound));
         }
         let listener = std::net::TcpListener::from(socket);
         listener.set_nonblocking(true)?;
@@ -148,7 +164,7 @@ impl InsideListener {
                 stream.set_nodelay(true)?;
                 Ok((AppStream::Tcp(stream), Some(from)))
             }
-            Self::Unix(listener) => Ok((AppStream::Unix(listener.accept().await?.0), None)),
+            Self::Unix(listener, _) => Ok((AppStream::Unix(listener.accept().await?.0), None)),
         }
     }
 
@@ -156,7 +172,7 @@ impl InsideListener {
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
-            Self::Unix(_) => None,
+            Self::Unix(..) => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     fs, io,
     os::fd::{AsFd, OwnedFd},
-    process::ExitCode,
+    process::{Child, ExitCode},
 };
 
 use nix::{
@@ -30,7 +30,7 @@ use crate::{
         process,
         process::PidFd,
         rights,
-        spawn::{self, Program, Streams},
+        spawn::{self, Program, Streams, role},
     },
     words::{Isolation, Network},
 };
@@ -145,6 +145,7 @@ struct Server {
     /// Processes whose end is the end of the room.
     room: Vec<(PidFd, String)>,
     dials: dial::Pending,
+    sockets: dial::Sockets,
 }
 
 impl Server {
@@ -156,6 +157,7 @@ impl Server {
             programs: HashMap::new(),
             room: Vec::new(),
             dials: dial::Pending::default(),
+            sockets: dial::Sockets::default(),
         })
     }
 
@@ -225,16 +227,8 @@ impl Server {
             return Ok(false);
         };
         match request {
-            Request::Spawn { id, terminal } => {
-                let event = match start(fds, terminal) {
-                    Ok(pid) => {
-                        self.programs.insert(pid, id);
-                        Event::Spawned { id }
-                    }
-                    Err(error) => Event::NotSpawned { id, errno: errno(&error) },
-                };
-                self.tell(&event)?;
-            }
+            Request::Spawn { id, terminal } => self.note(id, start(fds, terminal))?,
+            Request::Sftp { id } => self.note(id, start_sftp(fds))?,
             Request::Signal { id, signal } => {
                 let group = self.programs.iter().find(|(_, its)| **its == id);
                 if let (Some((pid, _)), Ok(signal)) = (group, Signal::try_from(signal)) {
@@ -247,12 +241,13 @@ impl Server {
                     self.tell(&event)?;
                 }
             }
-            Request::Listen { id, at } => match dial::listen(&at) {
+            Request::Listen { id, at } => match self.sockets.listen(&at) {
                 Ok(socket) => {
                     protocol::send(self.supervisor.as_fd(), &Event::Listening { id }, &[socket.as_fd()])?;
                 }
                 Err(error) => self.tell(&Event::NotListening { id, errno: errno(&error) })?,
             },
+            Request::Unlink { path } => self.sockets.unlink(&path),
             Request::Listeners { id } => {
                 let found = match self.isolation {
                     Isolation::Namespace => listeners::all()?,
@@ -275,6 +270,18 @@ impl Server {
         Ok(true)
     }
 
+    /// Remembers what was started, or not, and tells.
+    fn note(&mut self, id: RequestId, started: io::Result<Pid>) -> io::Result<()> {
+        let event = match started {
+            Ok(pid) => {
+                self.programs.insert(pid, id);
+                Event::Spawned { id }
+            }
+            Err(error) => Event::NotSpawned { id, errno: errno(&error) },
+        };
+        self.tell(&event)
+    }
+
     fn watch_room(&mut self) -> io::Result<()> {
         for pid in process::descendants()? {
             let Ok(held) = PidFd::open(pid) else { continue };
@@ -294,7 +301,17 @@ fn start(fds: Vec<OwnedFd>, terminal: bool) -> io::Result<Pid> {
         (false, Some(input), Some(output), Some(error)) => Streams::Separate([input, output, error]),
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
-    let child = spawn::program(&program, streams)?;
+    pid_of(&spawn::program(&program, streams)?)
+}
+
+/// Starts the role that serves files, with the descriptors of its request.
+fn start_sftp(fds: Vec<OwnedFd>) -> io::Result<Pid> {
+    let [told, input, output, error] =
+        <[OwnedFd; 4]>::try_from(fds).map_err(|_| io::ErrorKind::InvalidData)?;
+    pid_of(&spawn::serving_role(role::SFTP, told, [input, output, error])?)
+}
+
+fn pid_of(child: &Child) -> io::Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
 }
 

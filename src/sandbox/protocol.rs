@@ -8,7 +8,7 @@
 //!     │                              │ ── helper (pasta) ──►       │ …
 //!     │                              │ ── Go ─────────────────────►│ drops its rights
 //!     │◄─────────────────────────────────────────────── Ready ─────│
-//!     │ ── Spawn, Dial, Listen, Listeners, Signal, WatchRoom ─────►│
+//!     │ ── Spawn, Sftp, Dial, Listen, Listeners, Signal, … ───────►│
 //!     │◄────────── Spawned, Exited, Connected, …, RoomBroken ──────│
 //!     │◄── Ended(why) ───────────────│ when init or the helper dies │
 //! ```
@@ -50,9 +50,15 @@ pub enum Request {
         /// One terminal instead of three streams.
         terminal: bool,
     },
+    /// Start the role that serves the session's files. Descriptors: a file with a [`crate::sftp::SftpSpec`], then its
+    /// stdin, stdout and stderr.
+    Sftp {
+        /// Answered as a `Spawn`'s.
+        id: RequestId,
+    },
     /// Send a signal to the process group of a program started under `id`.
     Signal {
-        /// That of its `Spawn`.
+        /// That of its `Spawn` or `Sftp`.
         id: RequestId,
         /// As in `signal(7)`.
         signal: i32,
@@ -70,6 +76,11 @@ pub enum Request {
         id: RequestId,
         /// Where; port 0 for any.
         at: Endpoint,
+    },
+    /// Remove the unix socket at this path, if it is still the one that a [`Request::Listen`] made.
+    Unlink {
+        /// As it was told then.
+        path: PathBuf,
     },
     /// Say what listens. Answered by [`Event::Listeners`].
     Listeners {

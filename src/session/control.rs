@@ -8,7 +8,9 @@
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
 //!   │ ── Share { … } ─────────────────────────►│ ── Shared { … } ───────►
 //!   │ ── Guests, Revoke, Extend ──────────────►│ ── Guests { … }, Changed { … } ─►
-//!   │      closing the socket ends the command │
+//!   │ ── Sftp + stdin, out, err ──────────────►│ ── Started ─► … ── Exited { exit } ─►
+//!   │ ── Ssh + stream socket ─────────────────►│ ── Started ────────────►  (which then speaks ssh, as with its owner)
+//!   │      closing the socket ends either      │
 //! ```
 //! One request a connection, but for `LogBeyond`. The folder keeps other users out; the kernel's word on who is at the
 //! other end (`SO_PEERCRED`) is asked all the same.
@@ -52,6 +54,10 @@ pub enum Request {
         /// One terminal instead of three streams.
         terminal: bool,
     },
+    /// Serve ssh on a stream socket, the message's one descriptor. Whoever is at its other end need not prove who she is.
+    Ssh,
+    /// Serve the session's files over SFTP. Descriptors: stdin, stdout and stderr.
+    Sftp,
     /// Let one person in to a terminal.
     Share(ShareSpec),
     /// Say who is let in.
@@ -109,7 +115,7 @@ pub enum Answer {
         /// In bytes.
         len: u64,
     },
-    /// The command runs.
+    /// The command runs, or ssh is spoken.
     Started,
     /// The command ended.
     Exited {

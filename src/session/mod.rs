@@ -14,8 +14,8 @@ pub use launch::{LaunchError, Launched};
 pub use lock::{Lock, LockError};
 pub use pod::{Allocated, Listener, PodError};
 pub use record::{
-    DIAGNOSTICS, GatewayRecord, Record, Records, RecordsError, State, Which, log_path, pid_namespace,
-    read as read_record,
+    DIAGNOSTICS, GatewayRecord, Record, Records, RecordsError, SshRecord, State, Which, log_path,
+    pid_namespace, read as read_record,
 };
 pub use spec::{GatewaySpec, SessionSpec};
 pub use supervise::run as run_supervisor;

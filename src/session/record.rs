@@ -62,8 +62,8 @@ pub struct GatewayRecord {
 /// Where a session's ssh server is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SshRecord {
-    /// Its port.
-    pub port: u16,
+    /// Its port; none where only the owner's own processes get at it.
+    pub port: Option<u16>,
     /// Its host key, as `known_hosts` has it: algorithm and key.
     pub host_key: String,
     /// That key's fingerprint.

@@ -5,7 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::{config::AccessLog, host::AppSpec, sandbox::SandboxSpec};
+use crate::{
+    config::{AccessLog, Ssh},
+    host::AppSpec,
+    sandbox::SandboxSpec,
+};
 
 /// A session, fully described. Written to an anonymous file that only the supervisor gets.
 #[derive(Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub struct SessionSpec {
     pub state: PathBuf,
     /// The gateway.
     pub gateway: GatewaySpec,
+    /// The ssh server.
+    pub ssh: Ssh,
     /// The person's login shell.
     pub login_shell: PathBuf,
 }

@@ -40,6 +40,7 @@ mod end;
 mod life;
 mod requests;
 mod sharing;
+mod ssh;
 
 /// The role `@supervise`. Descriptors: 3 the launching process, 4 the [`SessionSpec`] as a file, 5 the name's lock, 6 the
 /// pod's ssh port, 7 the gateway's listener.
@@ -55,7 +56,7 @@ pub fn run() -> ExitCode {
         .map_err(|error| error.to_string())
         .and_then(|lock| Supervisor::new(spec, lock))
     {
-        Ok(supervisor) => supervisor.run(&launcher, listener),
+        Ok(supervisor) => supervisor.run(&launcher, &ssh, listener),
         Err(why) => Finished { end: End::Broken(why), record: None, tail: Vec::new() },
     };
     // Should the keeper have been killed, what it held came to us, and its duty too.
@@ -116,7 +117,7 @@ impl Supervisor {
         Ok(Self { spec, records, keeper, to_keeper, to_init, diagnostics, later })
     }
 
-    fn run(self, launcher: &OwnedFd, listener: OwnedFd) -> Finished {
+    fn run(self, launcher: &OwnedFd, ssh: &OwnedFd, listener: OwnedFd) -> Finished {
         let Self { spec, records, mut keeper, to_keeper, to_init, diagnostics, later } = self;
         let broken = |why: String| Finished { end: End::Broken(why), record: None, tail: Vec::new() };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -137,7 +138,7 @@ impl Supervisor {
             Err(error) => return broken(format!("starting a thread: {error}")),
         };
         let (end, record) = runtime.block_on(async {
-            let born = Born { launcher, listener, to_init, to_keeper, log_len };
+            let born = Born { launcher, ssh, listener, to_init, to_keeper, log_len };
             let session = Session::open(spec, record, &records, born);
             match session {
                 Ok(session) => session.live(output).await,

@@ -99,9 +99,8 @@ pub(crate) fn judge(
 /// certificate. The library shows the key alone while it is merely offered, and not whether a certificate is around it.
 pub(crate) fn may_come_in(owner: &Owner, key: &PublicKey, source: &Source, now: SystemTime) -> bool {
     let entries = entries(owner);
-    let by_certificate = |(_, entry): &(Place, Entry)| {
-        entry.options.authority && entry.options.allow_now(source, now).is_ok()
-    };
+    let by_certificate =
+        |(_, entry): &(Place, Entry)| entry.options.authority && entry.options.allow_now(source, now).is_ok();
     judge_by(&entries, key.key_data(), source, now).is_ok() || entries.iter().any(by_certificate)
 }
 
@@ -111,14 +110,17 @@ fn judge_by(
     source: &Source,
     now: SystemTime,
 ) -> Result<Permits, Refusal> {
-    first_that_permits(entries.iter().filter(|(_, entry)| !entry.options.authority && entry.key == *key), |entry| {
-        entry.options.allow_now(source, now)?;
-        is_strong(key)?;
-        if is_security_key(key) {
-            entry.options.demand_nothing()?;
-        }
-        Ok(entry.options.permits.clone())
-    })
+    first_that_permits(
+        entries.iter().filter(|(_, entry)| !entry.options.authority && entry.key == *key),
+        |entry| {
+            entry.options.allow_now(source, now)?;
+            is_strong(key)?;
+            if is_security_key(key) {
+                entry.options.demand_nothing()?;
+            }
+            Ok(entry.options.permits.clone())
+        },
+    )
 }
 
 /// What the first line says that permits; else why the first of them does not.
@@ -171,10 +173,9 @@ pub(super) fn is_security_key(key: &KeyData) -> bool {
 pub(super) fn is_strong(key: &KeyData) -> Result<(), Why> {
     let strong = match key {
         KeyData::Rsa(key) => key.key_size() >= MIN_RSA_BITS,
-        KeyData::Ecdsa(_)
-        | KeyData::Ed25519(_)
-        | KeyData::SkEcdsaSha2NistP256(_)
-        | KeyData::SkEd25519(_) => true,
+        KeyData::Ecdsa(_) | KeyData::Ed25519(_) | KeyData::SkEcdsaSha2NistP256(_) | KeyData::SkEd25519(_) => {
+            true
+        }
         _ => false,
     };
     if strong { Ok(()) } else { Err(Why::Weak) }
@@ -350,7 +351,10 @@ pub(super) mod tests {
     fn a_line_that_can_t_be_used_hides_no_other() {
         let long = format!("command=\"{}\" {}", "x".repeat(MAX_LINE), text(1));
         assert_eq!(parse(long.as_bytes()), Err(BadLine::Long));
-        let file = format!("garbage\nunknown {0}\n{long}\nno-pty\nssh-ed25519 AAAA\n\0 {0}\nno-pty {0}\n{0}", text(1));
+        let file = format!(
+            "garbage\nunknown {0}\n{long}\nno-pty\nssh-ed25519 AAAA\n\0 {0}\nno-pty {0}\n{0}",
+            text(1)
+        );
         let permits = judge_text(&file, &public(1)).unwrap();
         assert!(!permits.pty, "the first that can be used counts");
     }
@@ -390,7 +394,10 @@ pub(super) mod tests {
         assert!(why(SECURITY_KEY, &key).contains("touched"));
         assert!(judge_text(&format!("no-touch-required {SECURITY_KEY}"), &key).is_ok());
         assert!(why(&format!("no-touch-required,verify-required {SECURITY_KEY}"), &key).contains("verify"));
-        assert!(judge_text(&format!("verify-required {}", text(1)), &public(1)).is_ok(), "means nothing there");
+        assert!(
+            judge_text(&format!("verify-required {}", text(1)), &public(1)).is_ok(),
+            "means nothing there"
+        );
     }
 
     #[test]

@@ -183,8 +183,7 @@ mod tests {
 
     /// A certificate for key 2, signed by key 1, for ada, with all extensions, after `change`.
     fn certificate(change: impl FnOnce(&mut Builder)) -> Certificate {
-        let mut builder =
-            Builder::new([7; 16].to_vec(), public(2).key_data().clone(), FROM, UNTIL).unwrap();
+        let mut builder = Builder::new([7; 16].to_vec(), public(2).key_data().clone(), FROM, UNTIL).unwrap();
         builder.key_id("ada's").unwrap();
         change(&mut builder);
         builder.sign(&private(1)).unwrap()
@@ -337,7 +336,10 @@ mod tests {
         };
         assert!(judged("cert-authority", critical("source-address", "10.0.0.0/8,::1")).is_ok());
         let from = Source::new(Some([10, 0, 0, 1].into()));
-        assert_eq!(bad("cert-authority", critical("source-address", "11.0.0.0/8")), BadCertificate::From(from));
+        assert_eq!(
+            bad("cert-authority", critical("source-address", "11.0.0.0/8")),
+            BadCertificate::From(from)
+        );
         for value in ["10.*", "!11.0.0.0/8", "10.0.0.1/8", ""] {
             let bad = bad("cert-authority", critical("source-address", value));
             assert!(matches!(bad, BadCertificate::Addresses(_)), "{value:?}: {bad}");
@@ -345,7 +347,10 @@ mod tests {
         for name in ["unknown", "Force-Command", "permit-pty"] {
             assert_eq!(bad("cert-authority", critical(name, "x")), BadCertificate::Critical(name.to_owned()));
         }
-        assert!(judged("cert-authority", critical("verify-required", "")).is_ok(), "means nothing for this key");
+        assert!(
+            judged("cert-authority", critical("verify-required", "")).is_ok(),
+            "means nothing for this key"
+        );
     }
 
     /// Keys and certificates as they are made by OpenSSH itself.

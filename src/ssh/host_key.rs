@@ -148,7 +148,9 @@ mod tests {
     fn a_damaged_one_is_named_and_stays() {
         let place = Place::new();
         print_of(&place);
-        for text in ["", "no key", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"] {
+        for text in
+            ["", "no key", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"]
+        {
             fs::write(place.0.join(FILE), text).unwrap();
             let error = load_or_create(&place.0).unwrap_err().to_string();
             assert!(error.contains(FILE), "{error}");
@@ -193,7 +195,8 @@ mod tests {
         assert!(line.starts_with("[node]:3030,[10.0.0.1]:3030,[2001:db8::1]:3030 ssh-ed25519 "), "{line}");
         assert!(!line.contains('\n') && line.split(' ').count() == 3);
         let known = place.0.join("known_hosts");
-        fs::write(&known, format!("{line}\n{}\n", known_hosts_line(key.public_key(), &names[..1], 22))).unwrap();
+        fs::write(&known, format!("{line}\n{}\n", known_hosts_line(key.public_key(), &names[..1], 22)))
+            .unwrap();
         for name in ["[node]:3030", "[2001:db8::1]:3030", "node"] {
             assert!(keygen(&["-l", "-F", name, "-f"], &known).contains(&print), "{name}");
         }

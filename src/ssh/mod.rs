@@ -1,29 +1,42 @@
 //! The session's ssh server. Owns who may come in and what they may do, by OpenSSH's rules; there is one user, the
-//! session's owner, and nobody comes in under another name.
+//! session's owner, and nobody comes in under another name. What clients run, runs in the session; what they forward goes
+//! into its network, never into the node's.
 
 #![forbid(unsafe_code)]
 
-macro_rules! unwired {
-    ($($module:ident),* $(,)?) => {$(
-        #[allow(dead_code, reason = "used once the server is there")]
-        mod $module;
-    )*};
-}
-unwired!(
-    authorized_keys,
-    certificate,
-    files,
-    host_key,
-    options,
-    owner,
-    password,
-    patterns,
-    penalties,
-    permits,
-    source,
-    startups,
-);
+mod agent;
+mod algorithms;
+mod auth;
+mod authorized_keys;
+mod certificate;
+mod channels;
+mod connection;
+mod environment;
+mod files;
+mod forward;
+mod host_key;
+mod inbound;
+mod listening;
+mod modes;
+mod options;
+mod outbound;
+mod owner;
+mod password;
+mod patterns;
+mod penalties;
+mod permits;
+mod pty;
+mod server;
+mod session_channel;
+mod signals;
+mod source;
+mod startups;
+
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
+pub use agent::Temporary;
+pub use auth::SpendToken;
+pub(crate) use host_key::known_hosts_line;
 pub use password::run_helper as run_password_helper;
+pub use server::{Inside, Server, ServerError, Settings};

@@ -400,15 +400,25 @@ mod tests {
         assert_eq!(time("20200102030405UTC"), at(1_577_934_245));
         let here = DateTime::new(2020, 1, 2, 3, 4, 5, 0).unwrap().to_zoned(TimeZone::system()).unwrap();
         assert_eq!(time("20200102030405"), at(here.timestamp().as_second().try_into().unwrap()));
-        for text in ["", "Z", "2020", "20201301Z", "20200230Z", "202001022500Z", "2020010203Z", "+2020102Z", "19700101Z"]
-        {
+        for text in [
+            "",
+            "Z",
+            "2020",
+            "20201301Z",
+            "20200230Z",
+            "202001022500Z",
+            "2020010203Z",
+            "+2020102Z",
+            "19700101Z",
+        ] {
             assert_eq!(time(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn of_two_ends_the_earlier_counts() {
-        let options = parse(r#"expiry-time="20300101Z",expiry-time="20200102Z",expiry-time="20400101Z""#).unwrap();
+        let options =
+            parse(r#"expiry-time="20300101Z",expiry-time="20200102Z",expiry-time="20400101Z""#).unwrap();
         assert_eq!(options.expires, time("20200102Z"));
     }
 

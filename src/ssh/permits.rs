@@ -158,8 +158,10 @@ mod tests {
 
     #[test]
     fn what_is_no_host_and_port_is_refused() {
-        for text in ["", "a", ":1", "a:", "a:0", "a:65536", "a:-1", "a:+1", "a:1:2", "[::1]", "[::1]1", "::1:1", "a b:1"]
-        {
+        for text in [
+            "", "a", ":1", "a:", "a:0", "a:65536", "a:-1", "a:+1", "a:1:2", "[::1]", "[::1]1", "::1:1",
+            "a b:1",
+        ] {
             assert_eq!(HostPort::to_open(text), None, "{text:?}");
         }
         for text in ["", "*:", "0", "a", "-1"] {

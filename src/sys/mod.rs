@@ -4,6 +4,8 @@
     reason = "the one floor where the kernel is spoken to directly; each block says why it is sound"
 )]
 
+pub mod clock;
+pub mod container;
 pub mod descriptor;
 pub mod diag;
 pub mod message;

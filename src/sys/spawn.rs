@@ -33,6 +33,8 @@ pub mod role {
     pub const PASSWORD: &str = "@password";
     /// A part of `verify` that runs as another user.
     pub const ATTACK: &str = "@attack";
+    /// Serves the session's files over SFTP.
+    pub const SFTP: &str = "@sftp";
 }
 
 /// What becomes of a role when the process that started it dies.
@@ -57,8 +59,24 @@ pub fn role(
     leash: Leash,
 ) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("shlogin").arg(role).arg(label).env_clear().current_dir("/");
+    command.arg(role).arg(label);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.map_or_else(Stdio::null, Stdio::from));
+    start_role(command, fds, leash)
+}
+
+/// Starts this very program in a role that serves a client over its standard streams, in a session of its own, with
+/// `told` as its descriptor 3 and an empty environment. It dies with this process.
+///
+/// # Errors
+/// As `fork(2)` and `execve(2)`.
+pub fn serving_role(role: &str, told: OwnedFd, [input, output, error]: [OwnedFd; 3]) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(role).stdin(input).stdout(output).stderr(error);
+    start_role(command, vec![told], Leash::DiesWithParent)
+}
+
+fn start_role(mut command: Command, fds: Vec<OwnedFd>, leash: Leash) -> io::Result<Child> {
+    command.arg0("shlogin").env_clear().current_dir("/");
     let parent = nix::unistd::getpid();
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: the closure runs in the child between fork and exec. It only makes system calls on numbers that `fds` keeps

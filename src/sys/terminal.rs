@@ -29,6 +29,15 @@ pub fn pair(size: &Winsize, modes: Option<&Termios>) -> io::Result<(OwnedFd, Own
     Ok((master, slave))
 }
 
+/// The modes that the kernel gives a new terminal.
+///
+/// # Errors
+/// As `openpty(3)`.
+pub fn usual_modes() -> io::Result<Termios> {
+    let OpenptyResult { slave, .. } = openpty(None, None)?;
+    Ok(tcgetattr(&slave)?)
+}
+
 /// The size of a terminal, in rows and columns.
 ///
 /// # Errors

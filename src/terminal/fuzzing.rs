@@ -24,7 +24,13 @@ impl Relay {
     }
 
     /// Somebody comes.
-    pub fn seat(&mut self, access: Access, client: Option<ClientId>, have: Option<u64>, size: Size) -> (u64, Began) {
+    pub fn seat(
+        &mut self,
+        access: Access,
+        client: Option<ClientId>,
+        have: Option<u64>,
+        size: Size,
+    ) -> (u64, Began) {
         let attach = Attach { access, client, who: "somebody".to_owned(), have, size: Some(size) };
         self.0.seat(attach, Instant::now())
     }

@@ -19,6 +19,7 @@ mod faults;
 mod files;
 mod floors;
 mod forms;
+mod forwards;
 mod gateway;
 mod harness;
 mod loopback;
@@ -26,6 +27,7 @@ mod neighbour;
 mod network;
 mod password;
 mod sharing;
+mod ssh;
 mod terminals;
 
 use std::process::ExitCode;
@@ -34,7 +36,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::{
     Site,
-    needs::Need::{self, Apptainer, Browser, Internet, Pam, Pasta, Root},
+    needs::Need::{self, Apptainer, Browser, Internet, OpenSsh, Pam, Pasta, Root},
     place, scan,
 };
 
@@ -168,6 +170,25 @@ fn proofs() -> Vec<Trial> {
             pam_lets_in_by_one_s_own_password_alone [Pam]
             an_account_that_is_no_longer_good_is_refused [Pam]
             a_module_that_hangs_or_crashes_says_nothing [Pam];
+        ssh:
+            the_owner_s_own_process_needs_no_key [OpenSsh]
+            a_key_opens_the_port_and_everything_comes_back_exactly [OpenSsh]
+            streams_go_through_to_their_end [OpenSsh]
+            a_program_whose_client_has_gone_is_hung_up [OpenSsh]
+            a_terminal_is_one [OpenSsh]
+            threat_38_the_environment_is_what_it_may_be [OpenSsh]
+            nobody_else_gets_in [OpenSsh]
+            what_a_key_is_for_is_all_it_does [OpenSsh]
+            files_are_copied_by_all_that_stands_on_ssh [OpenSsh]
+            an_editor_s_server_lives_on_and_is_reached [OpenSsh]
+            threat_36_strangers_are_cut_off [OpenSsh];
+        forwards:
+            the_app_is_reached_by_every_kind_of_forward [OpenSsh]
+            a_program_inside_reaches_the_client [OpenSsh]
+            unix_sockets_go_both_ways_and_leave_nothing [OpenSsh]
+            the_agent_is_there_for_the_connection_and_for_its_owner_alone [OpenSsh]
+            many_channels_share_a_connection [OpenSsh]
+            without_a_network_of_its_own_nothing_is_forwarded_over_tcp [OpenSsh];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();

@@ -1,8 +1,13 @@
 //! Connections and listeners that init makes for the supervisor, none of which may hold it up.
 
 use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    collections::HashMap,
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -15,7 +20,8 @@ use nix::{
 
 use crate::sandbox::protocol::{Endpoint, Event, RequestId};
 
-/// The most connections under way at once; more are refused, for an app that does not accept must not fill our table.
+/// The most connections under way at once, and the most sockets; more are refused, for an app that does not accept must
+/// not fill our table.
 const MOST: usize = 256;
 
 /// Connections under way.
@@ -61,17 +67,42 @@ fn is_connected(socket: &OwnedFd) -> bool {
     nix::sys::socket::getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok()
 }
 
-/// Listens, for programs of the session. A socket in the filesystem is its owner's alone, as an ssh server makes it.
-pub(super) fn listen(at: &Endpoint) -> io::Result<OwnedFd> {
-    match at {
-        Endpoint::Tcp(address) => Ok(std::net::TcpListener::bind(address)?.into()),
-        Endpoint::Unix(path) => {
-            let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-            let bound = std::os::unix::net::UnixListener::bind(path);
-            nix::sys::stat::umask(before);
-            Ok(bound?.into())
+/// The sockets in the filesystem that were made for listening, by path: device and inode of each.
+#[derive(Default)]
+pub(super) struct Sockets(HashMap<PathBuf, (u64, u64)>);
+
+impl Sockets {
+    /// Listens, for programs of the session. A socket in the filesystem is its owner's alone, as an ssh server makes it.
+    pub(super) fn listen(&mut self, at: &Endpoint) -> io::Result<OwnedFd> {
+        let path = match at {
+            Endpoint::Tcp(address) => return Ok(std::net::TcpListener::bind(address)?.into()),
+            Endpoint::Unix(path) => path,
+        };
+        if self.0.len() >= MOST {
+            return Err(Errno::EAGAIN.into());
+        }
+        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+        let bound = std::os::unix::net::UnixListener::bind(path);
+        nix::sys::stat::umask(before);
+        let bound = bound?;
+        if let Some(made) = identity(path) {
+            self.0.insert(path.clone(), made);
+        }
+        Ok(bound.into())
+    }
+
+    /// Removes one of them. What stands there by now and is another's stays.
+    pub(super) fn unlink(&mut self, path: &Path) {
+        let made = self.0.remove(path);
+        if made.is_some() && made == identity(path) {
+            // It may be gone already, or its folder may be closed to us by now: an app's own affair.
+            let _ = fs::remove_file(path);
         }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 fn attempt(to: &Endpoint) -> io::Result<OwnedFd> {

@@ -16,6 +16,7 @@ use crate::{
     host::Dialer,
     session::{Record, SessionSpec},
     share::Guests,
+    ssh::SpendToken,
     terminal::Terminals,
     words::{Isolation, Secret},
 };
@@ -50,6 +51,12 @@ impl DoorHandle {
     /// The URL with a new token.
     pub(super) fn url(&self) -> io::Result<String> {
         Ok(format!("{}?token={}", self.base_url, self.gateway.issue()?.reveal()))
+    }
+
+    /// By which a token can be spent elsewhere.
+    pub(super) fn spend_token(&self) -> SpendToken {
+        let gateway = Arc::clone(&self.gateway);
+        Box::new(move |text| gateway.spend(text))
     }
 
     /// The URL by which a guest gets to his terminal.

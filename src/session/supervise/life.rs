@@ -14,6 +14,7 @@ use super::{
     end::{End, FromLauncher, ToLauncher},
     requests,
     sharing::Sharing,
+    ssh,
 };
 use crate::{
     gateway::Phase,
@@ -23,6 +24,7 @@ use crate::{
     sandbox::protocol::{Demise, Ended, Endpoint},
     session::{Record, Records, SessionSpec, State},
     share::Guests,
+    ssh::{Inside, Server},
     sys::{message, process::Exit},
     terminal::Terminals,
     words::Isolation,
@@ -31,6 +33,7 @@ use crate::{
 /// What a supervisor was born with: its ends of the sockets to others.
 pub(super) struct Born<'a> {
     pub(super) launcher: &'a OwnedFd,
+    pub(super) ssh: &'a OwnedFd,
     pub(super) listener: OwnedFd,
     pub(super) to_init: OwnedFd,
     pub(super) to_keeper: OwnedFd,
@@ -46,6 +49,7 @@ pub(super) struct Session<'a> {
     keeper: Channel,
     host: Arc<LocalHost>,
     door: door::Door,
+    ssh: Server,
     endpoint: watch::Sender<Option<Endpoint>>,
     log_len: watch::Receiver<u64>,
     stops: mpsc::Receiver<Stop>,
@@ -80,7 +84,7 @@ impl<'a> Session<'a> {
         records: &'a Records,
         born: Born<'_>,
     ) -> Result<Self, Box<(End, Record)>> {
-        let Born { launcher, listener, to_init, to_keeper, log_len } = born;
+        let Born { launcher, ssh, listener, to_init, to_keeper, log_len } = born;
         let broken = |record: &Record, why: String| Box::new((End::Broken(why), record.clone()));
         let io = |record: &Record, error: io::Error| broken(record, error.to_string());
         let launcher = launcher.try_clone().and_then(Channel::new).map_err(|error| io(&record, error))?;
@@ -102,10 +106,18 @@ impl<'a> Session<'a> {
             door::Inside { log_len: log_len.clone(), terminals: terminals.clone(), guests: guests.clone() };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)
             .map_err(|why| broken(&record, why))?;
+        let inside = Inside {
+            host: Arc::clone(&host),
+            terminals: terminals.clone(),
+            temporary: ssh::temporary(&spec.sandbox),
+        };
+        let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())
+            .map_err(|why| broken(&record, why))?;
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host: Arc::clone(&host),
             door: door.handle(),
+            ssh: ssh.clone(),
             sharing: Sharing { terminals, guests, door: door.handle() },
             stop,
             log_len: log_len.clone(),
@@ -120,6 +132,7 @@ impl<'a> Session<'a> {
             keeper,
             host,
             door,
+            ssh,
             endpoint,
             log_len,
             stops,
@@ -130,7 +143,8 @@ impl<'a> Session<'a> {
     /// From the sandbox's making to the session's end.
     pub(super) async fn live(mut self, output: std::fs::File) -> (End, Record) {
         let end = self.until_the_end(output).await;
-        self.door.close(&end.to_string()).await;
+        let why = end.to_string();
+        tokio::join!(self.door.close(&why), self.ssh.close());
         put_down(&mut self.record, &end);
         // Before the keeper is let go: it removes the lock, and a session without one is taken for one that was cut off.
         // A disk that is full must not keep the session from ending; then that is what is said of it.

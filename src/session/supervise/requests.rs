@@ -17,9 +17,10 @@ use tokio::{
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
-    host::{Channel, HostError, Invocation, LocalHost},
+    host::{Channel, HostError, Invocation, LocalHost, Started},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
+    ssh::Server,
     sys::{message, readiness, spawn::Streams},
 };
 
@@ -33,6 +34,7 @@ const MOST_CLIENTS: usize = 256;
 pub(super) struct Requests {
     pub(super) host: Arc<LocalHost>,
     pub(super) door: DoorHandle,
+    pub(super) ssh: Server,
     pub(super) sharing: Sharing,
     pub(super) stop: mpsc::Sender<Stop>,
     pub(super) log_len: watch::Receiver<u64>,
@@ -100,6 +102,18 @@ impl Requests {
                     client.send(&Answer::Changed { visits }, &[]).await?;
                 }
                 Request::Exec { terminal } => return self.exec(client, terminal, fds).await,
+                Request::Ssh => {
+                    let stream = fds.into_iter().next().filter(message::is_connected_stream);
+                    let stream =
+                        std::os::unix::net::UnixStream::from(stream.ok_or(io::ErrorKind::InvalidData)?);
+                    let server = self.ssh.clone();
+                    tokio::spawn(async move { server.serve_owner(stream).await });
+                    client.send(&Answer::Started, &[]).await?;
+                }
+                Request::Sftp => {
+                    let streams = fds.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+                    return self.attend(client, self.host.sftp(streams).await).await;
+                }
             }
         }
         Ok(())
@@ -114,7 +128,12 @@ impl Requests {
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         let what = if spec.words.is_empty() { Invocation::Shell } else { Invocation::Words(spec.words) };
-        let started = match self.host.exec(what, &spec.env, streams).await {
+        self.attend(client, self.host.exec(what, &spec.env, streams).await).await
+    }
+
+    /// Tells a client of what it had started, and ends that with it.
+    async fn attend(&self, client: &Channel, started: Result<Started, HostError>) -> io::Result<()> {
+        let started = match started {
             Ok(started) => started,
             Err(error) => return client.send(&refusal(&error), &[]).await,
         };

@@ -81,7 +81,8 @@ impl<'a> Question<'a> {
     fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(bytes).ok()?.split('\0');
         let limit = Duration::from_secs(fields.next()?.parse().ok()?);
-        let (service, user, host, password) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (service, user, host, password) =
+            (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         fields.next().is_none().then_some(Self { limit, service, user, host, password })
     }
 }

@@ -205,3 +205,10 @@ impl User {
         }
     }
 }
+
+/// The memory that a process has at this moment, in bytes.
+pub(crate) fn resident(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}

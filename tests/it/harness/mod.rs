@@ -11,6 +11,7 @@ pub(crate) mod pair;
 pub(crate) mod place;
 pub(crate) mod program;
 pub(crate) mod scan;
+pub(crate) mod ssh;
 pub(crate) mod terminal;
 pub(crate) mod users;
 

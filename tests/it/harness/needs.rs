@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Internet,
     /// PAM with `pam_unix`, and what changes passwords.
     Pam,
+    /// OpenSSH's client and its tools.
+    OpenSsh,
 }
 
 impl Need {
@@ -32,6 +34,9 @@ impl Need {
             Self::Browser => &["chromium", "node", "npm"],
             Self::Internet => &["ip", "dnsmasq"],
             Self::Pam => &["unix_chkpwd", "chpasswd", "chage", "passwd"],
+            Self::OpenSsh => {
+                &["ssh", "ssh-keygen", "ssh-agent", "ssh-add", "scp", "sftp", "rsync", "git", "curl"]
+            }
         };
         absent(commands)
     }

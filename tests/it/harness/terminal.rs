@@ -55,6 +55,12 @@ impl Terminal {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Gives it another size.
+    pub(crate) fn resize(&self, rows: u16, cols: u16) {
+        let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+        shlogin::sys::terminal::resize(std::os::fd::AsFd::as_fd(&self.keyboard), &size).unwrap();
+    }
+
     /// All that was shown.
     pub(crate) fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
