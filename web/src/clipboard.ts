@@ -67,7 +67,7 @@ export class Clipboard {
   }
 
   async #confirm(text: string, bytes: number, runs: boolean): Promise<boolean> {
-    const lines = text.split(/\r\n|\r|\n/).length;
+    const lines = text.replace(/(\r\n|\r|\n)$/, '').split(/\r\n|\r|\n/).length;
     const size = lines > 1 ? `${count(lines, 'line')}, ${count(bytes, 'byte')}` : count(bytes, 'byte');
     this.#about.textContent = runs
       ? `${size}. The program does not tell a paste from typing: each line that ends is entered at once.`

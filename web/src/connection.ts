@@ -76,6 +76,8 @@ export class Connection {
   #asked: number | undefined;
   /** It has answered before when it was asked. */
   #answers = false;
+  /** As far as is known. */
+  #signedIn = true;
   #backoff: Backoff;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #watch: ReturnType<typeof setTimeout> | undefined;
@@ -168,7 +170,7 @@ export class Connection {
     socket.binaryType = 'arraybuffer';
     let opened = false;
     socket.onopen = () => {
-      opened = true;
+      opened = this.#signedIn = true;
       this.#size = this.handler.size();
       this.#send({
         type: 'attach',
@@ -205,14 +207,17 @@ export class Connection {
     this.#drop();
     const wait = this.#backoff.next();
     const until = Date.now() + wait;
-    this.handler.state({ is: 'waiting', until, signedIn: true });
+    const tell = () => this.handler.state({ is: 'waiting', until, signedIn: this.#signedIn });
+    tell();
     clearTimeout(this.#retry);
     const retry = setTimeout(() => this.#connect(), wait);
     this.#retry = retry;
     if (opened) return;
     // A WebSocket does not tell why it was not opened.
     void this.around.signedIn().then((signedIn) => {
-      if (signedIn === false && this.#retry === retry) this.handler.state({ is: 'waiting', until, signedIn });
+      if (signedIn === undefined || signedIn === this.#signedIn || this.#retry !== retry) return;
+      this.#signedIn = signedIn;
+      tell();
     });
   }
 

@@ -34,10 +34,13 @@ export class Status {
   }
 
   show(state: State): void {
+    // Another try is nothing new: what is said and shown of the last one stays until it has come to something.
+    const again = state.is === 'connecting' && this.#shown.is === 'waiting';
     this.#shown = state;
     clearInterval(this.#ticking);
     this.#ticking = state.is === 'waiting' ? setInterval(() => this.refresh(), 1_000) : undefined;
     this.refresh();
+    if (again) return;
     this.#showEnd(state);
     // Read out once, without the seconds.
     const said = this.#say(state);

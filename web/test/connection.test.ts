@@ -230,6 +230,8 @@ describe('a connection', () => {
     expect(states.at(-1)).toMatchObject({ is: 'waiting', signedIn: false });
     vi.advanceTimersByTime(1_000);
     expect(sockets).toHaveLength(2);
+    socket().onclose?.(); // as long as nothing else is known, it is not said to be otherwise
+    expect(states.at(-1)).toMatchObject({ is: 'waiting', signedIn: false });
   });
 
   test('tells its size when it has changed, once', () => {
