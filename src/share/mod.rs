@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use nginx_free::Peer;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
@@ -30,6 +31,8 @@ pub use visit::{News, Over, Presence, Visit, Visiting};
 const MOST: usize = 32;
 /// How long before its end a visit's people are warned.
 pub const WARNING: Duration = Duration::from_secs(5 * 60);
+/// The key by which an owner on a terminal of her own ends all visits to it: Ctrl-^. Hers again when nobody is let in.
+pub const END_KEY: u8 = 0x1e;
 /// The longest visit: one that is meant to last for longer is no visit.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -251,6 +254,13 @@ impl Guests {
     /// Ends the visits to one terminal.
     pub fn revoke_at(&self, terminal: TerminalId) -> usize {
         self.end(|grant| grant.terminal == terminal)
+    }
+
+    /// Takes [`END_KEY`] out of what the owner types at a terminal, where somebody is let in, and ends the visits there.
+    pub fn heed_end_key(&self, terminal: TerminalId, typed: &mut BytesMut) {
+        if typed.contains(&END_KEY) && self.revoke_at(terminal) > 0 {
+            *typed = typed.iter().copied().filter(|key| *key != END_KEY).collect();
+        }
     }
 
     fn end(&self, whose: impl Fn(&Grant) -> bool) -> usize {

@@ -73,6 +73,22 @@ async fn a_visit_that_is_granted_again_is_another_one() {
 }
 
 #[tokio::test]
+async fn one_key_ends_the_visits_to_a_terminal_and_is_the_owner_s_own_otherwise() {
+    let (guests, _) = guests();
+    let terminal = TerminalId::from(1);
+    let press = |at| {
+        let mut typed = BytesMut::from(&b"a\x1eb"[..]);
+        guests.heed_end_key(at, &mut typed);
+        typed
+    };
+    assert_eq!(press(terminal), "a\x1eb");
+    guests.grant(terms(Access::View, 1)).unwrap();
+    assert_eq!(press(TerminalId::from(2)), "a\x1eb");
+    assert_eq!(press(terminal), "ab");
+    assert_eq!(press(terminal), "a\x1eb");
+}
+
+#[tokio::test]
 async fn the_number_of_people_is_bounded() {
     let (guests, _) = guests();
     for _ in 0..MOST {

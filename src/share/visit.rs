@@ -69,6 +69,16 @@ impl Visit {
         self.stay.borrow().until.saturating_duration_since(Instant::now())
     }
 
+    /// Waits until it is over.
+    pub async fn over(&self) -> Over {
+        let mut visiting = Visiting::new(self.stay.clone());
+        loop {
+            if let News::Over(why) = visiting.next().await {
+                return why;
+            }
+        }
+    }
+
     /// One more connection of this person's: counted until it is dropped, and told when to end.
     pub fn enter(&self) -> Presence {
         let verb = if self.access == Access::Type { "types with you" } else { "watches" };

@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -24,6 +24,7 @@ use super::{
     permits::Permits,
     source::Source,
 };
+use crate::share::{Guests, Over, Visit};
 
 /// How long it takes to hear that a password is wrong. PAM itself takes about two seconds, and only where the name is
 /// right: longer than that, so that nobody hears which of the two it was.
@@ -51,12 +52,35 @@ pub(super) enum Progress {
     Known,
 }
 
+/// How far a client has come, and as whom, for who is not its connection.
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub(super) progress: watch::Receiver<Progress>,
+    visit: Arc<OnceLock<Visit>>,
+}
+
+impl Seen {
+    /// Waits until the client is a guest whose visit is over. Anybody else stays.
+    pub(super) async fn visit_over(mut self) -> Over {
+        // Without a word, the connection has ended, which is seen elsewhere.
+        let known = self.progress.wait_for(|progress| *progress == Progress::Known).await.is_ok();
+        match self.visit.get().filter(|_| known) {
+            Some(visit) => visit.over().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Spends a token of the session's, if it is one.
 pub type SpendToken = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// The name under which guests come in, who have a code each.
+const GUEST: &str = "pair";
 
 /// What all connections share.
 pub(super) struct Door {
     pub(super) owner: Owner,
+    pub(super) guests: Guests,
     /// None where passwords are not taken.
     pub(super) passwords: Option<Passwords>,
     pub(super) spend_token: SpendToken,
@@ -79,24 +103,57 @@ impl Door {
     }
 }
 
+/// As what a client has come in.
+enum Admitted {
+    /// As the owner, with what her key, certificate or password is for.
+    Owner(Permits),
+    /// As somebody who is let in to a terminal, and to nothing else.
+    Guest(Visit),
+}
+
 /// One client's way through the door.
 pub(super) struct Authentication {
     door: Arc<Door>,
     way: Way,
     peer: Peer,
-    permits: Option<Permits>,
+    admitted: Option<Admitted>,
     progress: watch::Sender<Progress>,
+    /// Set with [`Admitted::Guest`], for whoever ends the connection when the visit is over.
+    visit: Arc<OnceLock<Visit>>,
 }
 
 impl Authentication {
-    pub(super) fn new(door: Arc<Door>, way: Way, peer: Peer) -> (Self, watch::Receiver<Progress>) {
+    /// Before anything is proved; beside it, what is to be seen of it from outside.
+    pub(super) fn new(door: Arc<Door>, way: Way, peer: Peer) -> (Self, Seen) {
         let (progress, seen) = watch::channel(Progress::Silent);
-        (Self { door, way, peer, permits: None, progress }, seen)
+        let visit = Arc::default();
+        let seen = Seen { progress: seen, visit: Arc::clone(&visit) };
+        (Self { door, way, peer, admitted: None, progress, visit }, seen)
     }
 
-    /// What the client may do, once it has proved who it is.
+    /// What the owner's client may do, once it has proved that it is hers.
     pub(super) fn permits(&self) -> Option<&Permits> {
-        self.permits.as_ref().filter(|_| *self.progress.borrow() == Progress::Known)
+        match self.admitted() {
+            Some(Admitted::Owner(permits)) => Some(permits),
+            _ => None,
+        }
+    }
+
+    /// The visit of a guest's client, once it has shown its code.
+    pub(super) fn visit(&self) -> Option<&Visit> {
+        match self.admitted() {
+            Some(Admitted::Guest(visit)) => Some(visit),
+            _ => None,
+        }
+    }
+
+    /// Whose session it is.
+    pub(super) fn owner_name(&self) -> &str {
+        &self.door.owner.name
+    }
+
+    fn admitted(&self) -> Option<&Admitted> {
+        self.admitted.as_ref().filter(|_| *self.progress.borrow() == Progress::Known)
     }
 
     /// Nothing is proved; clients ask so what can be.
@@ -107,7 +164,7 @@ impl Authentication {
         Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: false }
     }
 
-    /// The owner's password, or a token of the session's.
+    /// The owner's password, or a token of the session's; a guest's code.
     pub(super) async fn password(&mut self, user: &str, password: &str) -> Auth {
         let until = tokio::time::Instant::now() + WRONG_PASSWORD;
         if self.way == Way::Network && self.is_owner(user) {
@@ -117,6 +174,15 @@ impl Authentication {
             if self.is_password(password).await {
                 return self.accept(Permits::all(), "by her password");
             }
+        }
+        if self.way == Way::Network
+            && user == GUEST
+            && let Some(visit) = self.door.guests.claim(password, &self.peer)
+        {
+            tracing::info!(peer = %shown(&self.peer), "ssh lets {} in", visit.name());
+            let _ = self.visit.set(visit.clone());
+            self.admitted = Some(Admitted::Guest(visit));
+            return Auth::Accept;
         }
         let refusal = self.refuse(user, "wrong name or password");
         tokio::time::sleep_until(until).await;
@@ -191,7 +257,6 @@ impl Authentication {
     }
 
     fn is_owner(&self, user: &str) -> bool {
-        // The place for other names: those of guests.
         user == self.door.owner.name
     }
 
@@ -214,13 +279,13 @@ impl Authentication {
 
     fn accept(&mut self, permits: Permits, how: &str) -> Auth {
         tracing::info!(peer = %shown(&self.peer), "ssh lets the owner in: {how}");
-        self.permits = Some(permits);
+        self.admitted = Some(Admitted::Owner(permits));
         Auth::Accept
     }
 
     fn refuse(&mut self, user: &str, why: &str) -> Auth {
         tracing::info!(peer = %shown(&self.peer), user = ?shorten(user), "ssh refuses: {why}");
-        self.permits = None;
+        self.admitted = None;
         self.progress.send_replace(Progress::Refused);
         Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: false }
     }

@@ -16,6 +16,7 @@ use super::{
     channels::{Channels, Kind, Lane},
     environment::{self, Environment},
     forward::{self, Destination},
+    guest::{self, Reception},
     listening::{Key, Listening},
     permits::Permits,
     pty::{self, Screen},
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     host::Invocation,
+    share::Visit,
     words::{Isolation, Size},
 };
 
@@ -111,6 +113,9 @@ impl Connection {
     /// Starts what is asked for, or what the client's key has instead. `false` where there is no such channel, or something
     /// runs in it already.
     fn run(&mut self, id: ChannelId, asked: Asked, session: &Session) -> bool {
+        if let Some(visit) = self.authentication.visit().cloned() {
+            return matches!(asked, Asked::Shell) && self.receive(id, visit, session);
+        }
         let Some(permits) = self.authentication.permits() else { return false };
         let prepared = match self.sessions.remove(&id) {
             Some(SessionChannel::Prepared(prepared)) => *prepared,
@@ -148,9 +153,37 @@ impl Connection {
         let client = Client { handle: session.handle(), channel, channels: Arc::clone(&self.channels), lane };
         let job = Job { host: Arc::clone(&self.inside.host), what, env, client, control };
         match screen {
-            Some(screen) => drop(tokio::spawn(pty::run(self.inside.terminals.clone(), screen, job))),
+            Some(screen) => {
+                let Inside { terminals, guests, .. } = &*self.inside;
+                tokio::spawn(pty::run(terminals.clone(), guests.clone(), screen, job));
+            }
             None => drop(tokio::spawn(session_channel::run(job))),
         }
+        self.sessions.insert(id, SessionChannel::Running(sender));
+        true
+    }
+
+    /// Shows a guest his terminal. `false` where he has none of his own to see it on, or sees it already.
+    fn receive(&mut self, id: ChannelId, visit: Visit, session: &Session) -> bool {
+        let (channel, lane, size) = match self.sessions.remove(&id) {
+            Some(SessionChannel::Prepared(prepared)) => match *prepared {
+                Prepared { channel, lane, screen: Some(screen), .. } => (channel, lane, screen.size),
+                prepared => {
+                    self.sessions.insert(id, SessionChannel::Prepared(Box::new(prepared)));
+                    return false;
+                }
+            },
+            Some(running) => {
+                self.sessions.insert(id, running);
+                return false;
+            }
+            None => return false,
+        };
+        let (sender, control) = mpsc::channel(16);
+        let client = Client { handle: session.handle(), channel, channels: Arc::clone(&self.channels), lane };
+        let owner = self.authentication.owner_name().to_owned();
+        let reception = Reception { visit, owner, size, client, control };
+        tokio::spawn(guest::run(self.inside.terminals.clone(), reception));
         self.sessions.insert(id, SessionChannel::Running(sender));
         true
     }
@@ -340,7 +373,8 @@ impl Handler for Connection {
         modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let may = self.permits().is_some_and(|permits| permits.pty);
+        let guest = self.authentication.visit().is_some();
+        let may = guest || self.permits().is_some_and(|permits| permits.pty);
         let prepared = self.prepared(id).filter(|_| may);
         let done = prepared.is_some();
         if let Some(prepared) = prepared {

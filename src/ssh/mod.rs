@@ -1,6 +1,6 @@
 //! The session's ssh server. Owns who may come in and what they may do, by OpenSSH's rules; there is one user, the
-//! session's owner, and nobody comes in under another name. What clients run, runs in the session; what they forward goes
-//! into its network, never into the node's.
+//! session's owner, and one name for guests, who see a terminal of hers and nothing else. What clients run, runs in the
+//! session; what they forward goes into its network, never into the node's.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod connection;
 mod environment;
 mod files;
 mod forward;
+mod guest;
 mod host_key;
 mod inbound;
 mod listening;
@@ -28,6 +29,7 @@ mod permits;
 mod pty;
 mod server;
 mod session_channel;
+mod sight;
 mod signals;
 mod source;
 mod startups;

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     host::HostError,
+    share::Guests,
     sys::process::Exit,
-    terminal::{Attach, Attachment, Controls, Event, Keep, New, OpenError, Terminal, Terminals},
+    terminal::{Attach, Attachment, Controls, Event, Keep, New, OpenError, Terminal, TerminalId, Terminals},
     words::{Access, Size},
 };
 
@@ -27,7 +28,7 @@ pub(super) struct Screen {
 }
 
 /// Runs it on a terminal of its own, to its end. Where the client goes first, it is hung up.
-pub(super) async fn run(terminals: Terminals, screen: Screen, job: Job) {
+pub(super) async fn run(terminals: Terminals, guests: Guests, screen: Screen, job: Job) {
     let what = match job.what {
         What::Program(ref what) => what.clone(),
         // It speaks a protocol, which a terminal would spoil.
@@ -55,7 +56,7 @@ pub(super) async fn run(terminals: Terminals, screen: Screen, job: Job) {
     let ended = tokio::select! {
         exit = show(seat, &client) => Some(exit),
         // Neither ends before the program or the connection does.
-        () = async { tokio::join!(type_in(&controls, &client), heed(&terminal, &controls, control)); } => None,
+        () = async { tokio::join!(type_in(&controls, &client, &guests, terminal.id()), heed(&terminal, &controls, control)); } => None,
         () = gone.wait() => None,
     };
     if let Some(exit) = ended {
@@ -85,7 +86,7 @@ async fn show(mut seat: Attachment, client: &Client) -> Option<Exit> {
 }
 
 /// Types what the client sends.
-async fn type_in(controls: &Controls, client: &Client) {
+async fn type_in(controls: &Controls, client: &Client, guests: &Guests, terminal: TerminalId) {
     let Ok((sender, mut receiver)) = pipe::pipe() else { return };
     let pour = client.lane.inbound.pour(Sink::Pipe(sender));
     let keys = async {
@@ -94,7 +95,11 @@ async fn type_in(controls: &Controls, client: &Client) {
             buffer.reserve(TYPED);
             match receiver.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => break,
-                Ok(_) => controls.input(buffer.split().freeze()).await,
+                Ok(_) => {
+                    let mut keys = buffer.split();
+                    guests.heed_end_key(terminal, &mut keys);
+                    controls.input(keys.freeze()).await;
+                }
             }
         }
     };

@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     agent::Temporary,
     algorithms,
-    auth::{self, Authentication, Door, Progress, SpendToken, Way},
+    auth::{self, Authentication, Door, Progress, Seen, SpendToken, Way},
     connection::{Connection, ConnectionError},
     environment,
     host_key::{self, HostKeyError},
@@ -33,7 +33,7 @@ use super::{
     penalties::{Offence, Penalties},
     startups::{Bounds, Startup, Startups},
 };
-use crate::{config, host::LocalHost, sys::diag, terminal::Terminals};
+use crate::{config, host::LocalHost, share::Guests, sys::diag, terminal::Terminals};
 
 /// How long those under way may take when the session has ended.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -62,6 +62,8 @@ pub struct Inside {
     pub terminals: Terminals,
     /// Its temporary files.
     pub temporary: Temporary,
+    /// Who is let in to a terminal.
+    pub guests: Guests,
 }
 
 /// Why there is no server.
@@ -113,7 +115,9 @@ impl Server {
         let owner = Owner::of_this_process().map_err(ServerError::Owner)?;
         let startups = Startups::new(Bounds::default(), PeerKey::Local(owner.uid));
         let passwords = config.password.then(|| Passwords::new(config.pam_service));
-        let door = Door { owner, passwords, spend_token, penalties: Mutex::new(Penalties::default()) };
+        let guests = inside.guests.clone();
+        let penalties = Mutex::new(Penalties::default());
+        let door = Door { owner, guests, passwords, spend_token, penalties };
         Ok(Self(Arc::new(Inner {
             key: public,
             inside: Arc::new(inside),
@@ -218,7 +222,8 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Arrival { config, way, origin, peer, cut, mut startup } = arrival;
-        let (authentication, progress) = Authentication::new(Arc::clone(&self.0.door), way, peer.clone());
+        let (authentication, seen) = Authentication::new(Arc::clone(&self.0.door), way, peer.clone());
+        let progress = seen.progress.clone();
         let connection = Connection::new(Arc::clone(&self.0.inside), authentication, origin);
         let stream = BufReader::with_capacity(READ_AHEAD, stream);
         let grace = Instant::now() + self.0.grace;
@@ -237,8 +242,8 @@ impl Server {
                 cut.now();
                 return drop(session.await);
             }
-            () = async { let _ = closing.wait_for(|closing| *closing).await; } => {
-                let goodbye = handle.disconnect(Disconnect::ByApplication, "the session has ended".to_owned(), String::new());
+            why = time_to_go(&mut closing, seen) => {
+                let goodbye = handle.disconnect(Disconnect::ByApplication, why, String::new());
                 let _ = timeout(DRAIN, goodbye).await;
                 let ended = timeout(DRAIN, &mut session).await;
                 cut.now();
@@ -272,6 +277,18 @@ struct Arrival {
     cut: Cut,
     /// Its place among those who have not proved who they are.
     startup: Option<Startup>,
+}
+
+/// Waits until everybody has to go, or this client has: the session has ended, or a guest's visit has.
+async fn time_to_go(closing: &mut watch::Receiver<bool>, seen: Seen) -> String {
+    tokio::select! {
+        () = async { drop(closing.wait_for(|closing| *closing).await); } => "the session has ended".to_owned(),
+        why = seen.visit_over() => {
+            // His terminal says it first, in its own way.
+            sleep(DRAIN).await;
+            format!("your visit is over: {why}")
+        }
+    }
 }
 
 /// Returns when it is time and the client has not proved who it is.

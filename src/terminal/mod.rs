@@ -34,7 +34,7 @@ use crate::{
 
 pub use recording::{Recording, RecordingError};
 pub use relay::Terminal;
-pub use seat::{Attach, Attachment, Began, Controls, Event};
+pub use seat::{Attach, Attachment, Began, Controls, Event, Sight};
 pub use typed::{ClientId, InvalidClient};
 
 /// The most terminals of a session: each is a program, and keeps up to [`history::KEPT`] bytes.

@@ -78,6 +78,15 @@ pub enum Event {
     Ended(Option<Exit>),
 }
 
+/// What somebody sees who looks at the screen, and not at the output that makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// It may look otherwise than before.
+    Changed,
+    /// The program has ended, if it is known how. The last sight.
+    Ended(Option<Exit>),
+}
+
 /// A seat. Leaves when dropped.
 pub struct Attachment {
     controls: Controls,
@@ -139,6 +148,25 @@ impl Attachment {
             // The sender lives in `inner`, as we do.
             let _ = self.news.changed().await;
         }
+    }
+
+    /// Waits until the screen has changed, for who has no use for all that the program wrote in between. May be dropped
+    /// while it waits.
+    pub async fn sight(&mut self) -> Sight {
+        loop {
+            self.news.mark_unchanged();
+            let Controls { inner, seat } = &self.controls;
+            if let Some(sight) = inner.state().pass_over(*seat) {
+                return sight;
+            }
+            // The sender lives in `inner`, as we do.
+            let _ = self.news.changed().await;
+        }
+    }
+
+    /// Looks at the screen.
+    pub fn look<T>(&self, look: impl FnOnce(&vt100::Screen) -> T) -> T {
+        look(self.controls.inner.state().screen())
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Attach, Began, ClientId, Event, Keep, Recording, history::History, hold::Hold, typed::Typed};
+use super::{
+    Attach, Began, ClientId, Event, Keep, Recording, Sight, history::History, hold::Hold, typed::Typed,
+};
 use crate::{
     sys::process::Exit,
     words::{Access, Size},
@@ -300,6 +302,26 @@ impl State {
                 seat.notices.push_back(text.to_owned());
             }
         }
+    }
+
+    /// Passes over what this seat has not heard: it looks at the screen instead. Says whether there was anything, and whether
+    /// it was the end.
+    pub(super) fn pass_over(&mut self, id: SeatId) -> Option<Sight> {
+        let (end, size) = (self.history.end(), (self.size, self.lead == Some(id)));
+        let seat = self.seats.get_mut(&id)?;
+        let changed = seat.at < end || seat.told != size || std::mem::take(&mut seat.redraw);
+        (seat.at, seat.told) = (end, size);
+        if changed {
+            return Some(Sight::Changed);
+        }
+        let ended = self.ended.filter(|_| !seat.over)?;
+        seat.over = true;
+        Some(Sight::Ended(ended))
+    }
+
+    /// What is on the screen.
+    pub(super) fn screen(&self) -> &vt100::Screen {
+        self.screen.screen()
     }
 
     /// What this seat is to hear next. None for now.

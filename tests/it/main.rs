@@ -158,7 +158,9 @@ fn proofs() -> Vec<Trial> {
             revoking_cuts_off_at_once []
             a_visit_ends_by_itself_unless_it_is_extended []
             a_code_is_good_for_one_person []
-            a_recording_says_who_typed_what [];
+            a_recording_says_who_typed_what []
+            threat_37_a_guest_by_ssh_gets_the_terminal_and_nothing_else [OpenSsh]
+            revoking_cuts_ssh_off_at_once [OpenSsh];
         terminals:
             a_page_gets_a_shell_in_the_session []
             several_terminals_and_several_pages_of_one []

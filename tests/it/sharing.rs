@@ -8,7 +8,9 @@ use super::harness::{
     Session, Site, User,
     http::{Gate, split},
     page::{Page, client},
+    program::Output,
     seconds,
+    terminal::Terminal,
 };
 
 /// What `share` printed, and the browser of the guest who has used its URL.
@@ -240,4 +242,131 @@ pub(crate) fn a_recording_says_who_typed_what(site: &Site) {
     }
     assert_eq!(typed.map(|(_, text)| text), ["echo from al''ice\r", "echo from b''ob\r"]);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// A guest's ssh, with the code where a person would type it.
+struct BySsh<'u> {
+    user: &'u User,
+    words: Vec<String>,
+}
+
+impl<'u> BySsh<'u> {
+    fn new(user: &'u User, guest: &Value) -> Self {
+        let code = guest["code"].as_str().unwrap();
+        let ask = user.own_file("ask", &format!("#!/bin/sh\necho {code}\n"), 0o700).display().to_string();
+        let line = guest["ssh"].as_str().unwrap();
+        let port = line.split(' ').nth(2).unwrap();
+        assert!(line.starts_with("ssh -p ") && line.contains(" pair@"), "{line}");
+        let words = [
+            "env",
+            &format!("SSH_ASKPASS={ask}"),
+            "SSH_ASKPASS_REQUIRE=force",
+            "ssh",
+            "-F",
+            "none",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "NumberOfPasswordPrompts=1",
+            "-p",
+            port,
+        ];
+        Self { user, words: words.map(str::to_owned).to_vec() }
+    }
+
+    fn words<'a>(&'a self, options: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
+        let words = self.words.iter().map(String::as_str);
+        words
+            .chain(options.iter().copied())
+            .chain(["pair@127.0.0.1"])
+            .chain(command.iter().copied())
+            .collect()
+    }
+
+    fn run(&self, options: &[&str], command: &[&str]) -> Output {
+        self.user.run(&self.words(options, command))
+    }
+
+    fn terminal(&self) -> Terminal {
+        Terminal::run(self.user, &self.words(&["-tt"], &[]))
+    }
+}
+
+/// Threat 37: a guest by ssh sees the terminal, and gets no command, no files, no forward, no agent, no X11.
+pub(crate) fn threat_37_a_guest_by_ssh_gets_the_terminal_and_nothing_else(site: &Site) {
+    let (session, mut owner) = session(site, "byssh");
+    let guest = site.alice.shlogin(&["share", "--json", session.name(), "--as", "mal"]).ok().json();
+    let ssh = BySsh::new(&site.mallory, &guest);
+    let mut seen = ssh.terminal();
+    seen.wait_for(seconds(10), "ready");
+    seen.wait_for(seconds(10), "you watch; q leaves");
+    seen.resize(10, 40);
+    seen.keys("rm -rf /\r\u{1a}\u{2}:kill-server\r");
+    owner.screen.clear();
+    owner.keys("stty size; echo only-$((6*7))\r");
+    owner.wait_for("only-42");
+    assert!(owner.text().contains("30 100"), "{}", owner.text());
+    assert!(!owner.text().contains("rm -rf") && !owner.text().contains("kill-server"), "{}", owner.text());
+    seen.wait_for(seconds(10), "only-42");
+
+    for command in ["id", "sftp-server", "tmux attach", ""] {
+        let said = ssh.run(&["-T"], &[command]);
+        assert_ne!(said.code(), 0, "{command:?}: {said:#?}");
+        assert!(!said.stdout.contains("uid="), "{said:#?}");
+    }
+    assert_ne!(ssh.run(&["-tt"], &["id"]).code(), 0);
+    assert_ne!(ssh.run(&["-s"], &["sftp"]).code(), 0);
+    let port = session.app_port().to_string();
+    for refused in [
+        &["-W", &format!("127.0.0.1:{port}")][..],
+        &["-N", "-o", "ExitOnForwardFailure=yes", "-R", "7000:127.0.0.1:1"],
+        &["-N", "-o", "ExitOnForwardFailure=yes", "-R", "/tmp/guest.sock:127.0.0.1:1"],
+    ] {
+        let said = ssh.run(refused, &[]);
+        assert_ne!(said.code(), 0, "{refused:?}: {said:#?}");
+    }
+    seen.keys("q");
+    seen.wait_for(seconds(5), "you have left");
+    assert_eq!(seen.finish(seconds(5)), 0);
+
+    // Somebody else's code, no code, another name.
+    let mut wrong = guest.clone();
+    wrong["code"] = json!("aaaa-bbbb-cccc-dddd");
+    let said = BySsh::new(&site.mallory, &wrong).run(&["-T"], &[]);
+    assert!(said.code() == 255 && said.stderr.contains("Permission denied"), "{said:#?}");
+}
+
+/// Revoked in the middle of a picture, of typing, and of nothing at all: gone within two seconds, and refused after that.
+pub(crate) fn revoking_cuts_ssh_off_at_once(site: &Site) {
+    let (session, mut owner) = session(site, "cutssh");
+    let grant = || site.alice.shlogin(&["share", "--json", session.name(), "--type", "--yes"]).ok().json();
+    let guest = grant();
+    let ssh = BySsh::new(&site.mallory, &guest);
+    let mut types = ssh.terminal();
+    types.wait_for(seconds(10), "ready");
+    types.keys("echo by-$((6*7))\r");
+    owner.wait_for("by-42");
+    types.keys("yes\r");
+    types.wait_for(seconds(10), "y");
+    let words: Vec<_> = ssh.words(&["-N"], &[]);
+    let mut idle = site.mallory.command(words[0]);
+    idle.args(&words[1..]);
+    let idle = super::harness::Running::spawn(idle);
+    super::harness::until(seconds(10), "the idle connection is in", || {
+        let pid = session.pid().as_raw();
+        let log =
+            std::fs::read_to_string(session.show()["log"].as_str().unwrap().replace("/log", "/shlogin.log"));
+        (pid > 0 && log.ok()?.matches("ssh lets g1 in").count() >= 2).then_some(())
+    });
+    let began = Instant::now();
+    site.alice.shlogin(&["share", session.name(), "--revoke", "g1"]).ok();
+    types.wait_for(seconds(2), "your visit is over");
+    types.finish(seconds(2));
+    idle.finish(seconds(2));
+    assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
+    let said = ssh.run(&["-T"], &[]);
+    assert!(said.code() == 255 && said.stderr.contains("Permission denied"), "{said:#?}");
+    owner.keys("\x03");
 }

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PULSE: Duration = Duration::from_secs(15);
 /// After so long without a word from it, it is not.
 const SILENCE: Duration = Duration::from_secs(40);
+/// How long a page that has been told to go may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// The longest message of a page, in bytes: a paste comes in pieces.
 const LONGEST: usize = 64 * 1024;
 /// The most output that may be on its way to a page, in bytes: less is shown late, more makes an interrupt late.
@@ -131,9 +133,13 @@ impl Desk {
         // Whichever ends first ends both: with the reading, the writing.
         tokio::select! {
             told = telling.run(&mut out) => told?,
-            heard = listening.run(pages) => match heard? {},
+            heard = listening.run(&mut pages) => match heard? {},
         }
-        Ok(out.close().await?)
+        out.close().await?;
+        // What the page has sent meanwhile is read, and heeded no more: a connection that is closed with something unread
+        // in it takes the last words with it.
+        let _ = timeout(FAREWELL, async { while let Some(Ok(_)) = pages.next().await {} }).await;
+        Ok(())
     }
 
     /// The terminal that the owner's page asks for; a new one, where it asks for that or there is none.
@@ -178,7 +184,7 @@ struct Listening<'a> {
 }
 
 impl Listening<'_> {
-    async fn run(self, mut pages: SplitStream<Socket>) -> Result<Infallible, Gone> {
+    async fn run(self, pages: &mut SplitStream<Socket>) -> Result<Infallible, Gone> {
         loop {
             let message = pages.next().await.ok_or(Gone::Silent)??;
             self.pulse.send_replace(Instant::now());

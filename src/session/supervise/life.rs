@@ -110,6 +110,7 @@ impl<'a> Session<'a> {
             host: Arc::clone(&host),
             terminals: terminals.clone(),
             temporary: ssh::temporary(&spec.sandbox),
+            guests: guests.clone(),
         };
         let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())
             .map_err(|why| broken(&record, why))?;

@@ -31,7 +31,7 @@ impl Sharing {
         let terms = Terms { access, lasts, label, terminal: id };
         let (guest, code) = self.guests.grant(terms).map_err(|error| error.to_string())?;
         let verb = if access >= Access::Type { "type" } else { "watch" };
-        terminal.notify_owner(&format!("{guest} may {verb} here"));
+        terminal.notify_owner(&format!("{guest} may {verb} here; over ssh, Ctrl-^ ends all visits"));
         Ok(Answer::Shared {
             guest: guest.to_string(),
             terminal: id.value(),
