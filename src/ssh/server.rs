@@ -218,7 +218,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Arrival { config, way, origin, peer, cut, mut startup } = arrival;
-        let (authentication, progress) = Authentication::new(Arc::clone(&self.0.door), way, peer.clone());
+        let (authentication, progress) = Authentication::new(Arc::clone(&self.0.door), way, peer);
         let connection = Connection::new(Arc::clone(&self.0.inside), authentication, origin);
         let stream = BufReader::with_capacity(READ_AHEAD, stream);
         let grace = Instant::now() + self.0.grace;
