@@ -68,6 +68,12 @@ enum SessionChannel {
     Running(mpsc::Sender<Control>),
 }
 
+impl SessionChannel {
+    fn has_ended(&self) -> bool {
+        matches!(self, Self::Running(control) if control.is_closed())
+    }
+}
+
 struct Prepared {
     channel: ChannelWriteHalf<Msg>,
     lane: Lane,
@@ -278,6 +284,8 @@ impl Handler for Connection {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         let id = channel.id();
+        // Of what has ended, russh does not tell.
+        self.sessions.retain(|_, session| !session.has_ended());
         let Some(lane) = self.channels.admit(id, Kind::Session) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());

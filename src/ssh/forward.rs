@@ -12,7 +12,10 @@ use russh::{
     ChannelOpenFailure, ChannelWriteHalf,
     server::{ChannelOpenHandle, Msg},
 };
-use tokio::{net::lookup_host, time::timeout};
+use tokio::{
+    net::lookup_host,
+    time::{sleep, timeout},
+};
 
 use super::{
     channels::{Channels, Lane},
@@ -26,6 +29,9 @@ use crate::{
 
 /// How long it may take to get through to somebody.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a client has to close a channel over which both sides have said all.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Where a client wants to get to.
 pub(super) enum Destination {
@@ -65,13 +71,15 @@ pub(super) async fn open(
     channels.remove(id);
 }
 
-/// Relays until both sides have ended, each by itself, and closes the channel.
+/// Relays until both sides have ended, each by itself, and closes the channel. Its client is to do that first, as OpenSSH's
+/// does at once: of a channel that we close, russh keeps a few kilobytes for as long as the connection is there.
 pub(super) async fn relay(stream: AppStream, channel: &ChannelWriteHalf<Msg>, lane: &Lane) {
     let (source, sink) = halves(stream);
     tokio::join!(lane.inbound.pour(sink), async {
         pump(source, channel, As::Data).await;
         let _ = channel.eof().await;
     });
+    sleep(CLOSING).await;
     let _ = channel.close().await;
 }
 

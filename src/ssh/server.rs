@@ -222,7 +222,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Arrival { config, way, origin, peer, cut, mut startup } = arrival;
-        let (authentication, seen) = Authentication::new(Arc::clone(&self.0.door), way, peer.clone());
+        let (authentication, seen) = Authentication::new(Arc::clone(&self.0.door), way, peer);
         let progress = seen.progress.clone();
         let connection = Connection::new(Arc::clone(&self.0.inside), authentication, origin);
         let stream = BufReader::with_capacity(READ_AHEAD, stream);

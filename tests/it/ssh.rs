@@ -82,7 +82,7 @@ pub(crate) fn a_program_whose_client_has_gone_is_hung_up(site: &Site) {
 pub(crate) fn a_terminal_is_one(site: &Site) {
     let session = site.alice.start_bare("box", &[], &[]);
     let ssh = Ssh::as_owner(&session, "");
-    let words = ssh.words(&["-t", "trap 'stty size' WINCH; tty; stty size; echo $TERM; stty -a | grep -o '.echo '; read line; echo \"got $line\"; exit 5"]);
+    let words = ssh.words(&["-t", "tty; stty size; echo $TERM; until stty size | grep '30 100'; do sleep 0.02; done; read line; echo \"got $line\"; exit 5"]);
     let mut terminal = Terminal::run(&site.alice, &words.iter().map(String::as_str).collect::<Vec<_>>());
     terminal.wait_for(seconds(10), "/dev/pts/");
     terminal.wait_for(seconds(10), "24 80");
@@ -169,8 +169,8 @@ pub(crate) fn files_are_copied_by_all_that_stands_on_ssh(site: &Site) {
     let program = ssh.program();
     ssh.line("head -c 5000000 /dev/urandom > data; mkdir -p tree/a/b; echo text > tree/a/b/file; ln -s file tree/a/b/link").ok();
     for copy in [
-        "scp -q -S as-ssh data 127.0.0.1:/tmp/data && scp -q -S as-ssh 127.0.0.1:/tmp/data back",
-        "scp -q -O -S as-ssh data 127.0.0.1:/tmp/data && scp -q -O -S as-ssh 127.0.0.1:/tmp/data back",
+        "scp -q -S ~/as-ssh data 127.0.0.1:/tmp/data && scp -q -S ~/as-ssh 127.0.0.1:/tmp/data back",
+        "scp -q -O -S ~/as-ssh data 127.0.0.1:/tmp/data && scp -q -O -S ~/as-ssh 127.0.0.1:/tmp/data back",
         "echo 'put data /tmp/other\nget /tmp/other back' | sed 's/\\\\n/\\n/' | sftp -q -S ~/as-ssh -b - 127.0.0.1",
         "rsync -e ~/as-ssh data 127.0.0.1:/tmp/third && rsync -e ~/as-ssh 127.0.0.1:/tmp/third back",
     ] {
