@@ -24,6 +24,7 @@ mod harness;
 mod loopback;
 mod neighbour;
 mod network;
+mod sftp;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::{
     Site,
-    needs::Need::{self, Apptainer, Browser, Internet, Pasta, Root},
+    needs::Need::{self, Apptainer, Browser, Internet, Pasta, Root, Sftp},
     place, scan,
 };
 
@@ -147,6 +148,13 @@ fn proofs() -> Vec<Trial> {
             outbound_works_from_an_image [Apptainer, Pasta, Internet]
             nothing_comes_in_and_the_node_s_loopback_is_out_of_reach [Pasta, Internet]
             isolated_reaches_nothing [Internet];
+        sftp:
+            files_go_in_and_out_of_a_session [Sftp]
+            what_cannot_be_done_is_told [Sftp]
+            a_large_folder_is_listed_and_any_name_is_a_name [Sftp]
+            an_image_s_files_are_served_and_the_node_s_are_not [Sftp, Apptainer]
+            without_a_home_in_the_image_a_client_starts_at_its_root [Sftp, Apptainer]
+            a_client_that_goes_takes_its_server_with_it [Sftp];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();

@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Browser,
     /// `ip` and `dnsmasq`.
     Internet,
+    /// OpenSSH's client for files.
+    Sftp,
 }
 
 impl Need {
@@ -29,6 +31,7 @@ impl Need {
             Self::Pasta => &["pasta"],
             Self::Browser => &["chromium", "node", "npm"],
             Self::Internet => &["ip", "dnsmasq"],
+            Self::Sftp => &["sftp"],
         };
         absent(commands)
     }
