@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
-use nix::{sys::signal::Signal, unistd::pipe};
+use nix::{fcntl::OFlag, sys::signal::Signal, unistd::pipe2};
 
 use crate::harness::{Running, Site, User, place::place, program::Output, seconds, until};
 
@@ -24,7 +24,7 @@ impl User {
     /// A client that waits for commands, until the descriptor is closed.
     fn waiting_sftp(&self, session: &str) -> (Running, std::os::fd::OwnedFd) {
         let words = sftp_words(session);
-        let (input, keep) = pipe().unwrap();
+        let (input, keep) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let mut command = self.command(&words[0]);
         command.args(&words[1..]).stdin(Stdio::from(input));
         let running = Running::spawn(command);
@@ -78,9 +78,8 @@ pub(crate) fn files_go_in_and_out_of_a_session(site: &Site) {
 
     // A new file has the person's umask, and a name that is taken is taken over.
     fs::set_permissions(&local, fs::Permissions::from_mode(0o666)).unwrap();
-    let listed = alice
-        .sftp("files", &[&format!("put {name} n"), "rename n /var/tmp/n", "ls -l /var/tmp/n", "df -h /tmp"])
-        .ok();
+    let listed =
+        alice.sftp("files", &[&format!("put {name} n"), "rename n n2", "ls -l n2", "df -h /tmp"]).ok();
     assert!(listed.stdout.contains("-rw-r--r--") && listed.stdout.contains(&alice.name), "{listed:?}");
     assert!(listed.stdout.contains("%Capacity"), "{listed:?}");
     alice.sftp("files", &["rm /tmp/d/*", "rmdir /tmp/d"]).ok();
@@ -136,11 +135,12 @@ pub(crate) fn an_image_s_files_are_served_and_the_node_s_are_not(site: &Site) {
     let alice = &site.alice;
     alice.own_file("data/answer", "forty-two", 0o600);
     let bind = format!("{}:/mnt", alice.home.join("data").display());
-    let kinds: [(&str, &[&str]); 2] =
-        [("sealed", &ISOLATED), ("socket", &["--isolation", "socket", "--network", "host"])];
-    for (name, options) in &kinds[..1] {
-        let options = [options, &["--bind", &bind][..]].concat();
-        alice.start_image(name, &options, &[]);
+    // The app's socket lies there, which an image sees only where it is bound.
+    let runtime = alice.runtime.display().to_string();
+    let without_namespaces: (&[&str], &[&str]) = (&["--isolation", "socket"], &["+unix=$SHLOGIN_SOCKET"]);
+    for (name, (options, words)) in [("sealed", (&ISOLATED[..], &[][..])), ("socket", without_namespaces)] {
+        let options = [options, &["--bind", &bind, "--bind", &runtime][..]].concat();
+        alice.start_image(name, &options, words);
         alice.shlogin(&["exec", name, "--", "sh", "-c", "echo inside > /tmp/of-app"]).ok();
         let seen = alice
             .sftp(
@@ -160,6 +160,8 @@ pub(crate) fn an_image_s_files_are_served_and_the_node_s_are_not(site: &Site) {
         assert_eq!(fs::read_to_string(alice.home.join("got")).unwrap(), "forty-two");
         assert_eq!(fs::read_to_string(alice.home.join("app")).unwrap(), "inside\n");
         alice.shlogin(&["exec", name, "--", "cat", "/tmp/of-client"]).ok().says("forty-two");
+        // Without namespaces it is the node's.
+        alice.sftp(name, &["rm /tmp/of-*"]).ok();
         let node = place().program().display().to_string();
         assert!(Path::new(&node).exists());
         alice.sftp(name, &[&format!("ls {node}")]).ended_with(1).says("not found");
@@ -202,10 +204,11 @@ pub(crate) fn a_client_that_goes_takes_its_server_with_it(site: &Site) {
     gone();
 
     // The one in between goes, which holds none of the streams that count.
-    let (client, _keep) = alice.waiting_sftp("ends");
+    let (client, keep) = alice.waiting_sftp("ends");
     let between =
         alice.processes().into_iter().find(|process| process.words.iter().any(|word| word == "sftp-server"));
     nix::sys::signal::kill(between.unwrap().pid, Signal::SIGKILL).unwrap();
     gone();
+    drop(keep);
     client.finish(seconds(5));
 }
