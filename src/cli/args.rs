@@ -52,8 +52,8 @@ pub(super) enum Command {
     KnownHosts(OneArgs),
     /// Serve a session's files over SFTP on stdin and stdout
     ///
-    /// For programs that speak the protocol, not for people: `sftp -D "shlogin sftp-server NAME"`, or sshfs with
-    /// -o passive. What is served is what the session's programs see.
+    /// For programs that speak the protocol, not for people: `sftp -D "shlogin sftp-server NAME"`. What is served is
+    /// what the session's programs see.
     #[command(hide = true)]
     SftpServer(OneArgs),
     /// Stop sessions

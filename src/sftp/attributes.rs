@@ -93,7 +93,12 @@ impl Attributes {
                 Target::File(file) => fchown(file, Some(user), Some(group)),
                 Target::Path(path) => chown(path, Some(user), Some(group)),
                 Target::Link(path) => lchown(path, Some(user), Some(group)),
-            }?;
+            }
+            .map_err(|error| match error.raw_os_error() {
+                // In the sandbox there are no others (user_namespaces(7)): it is no fault of the message.
+                Some(libc::EINVAL) => Errno::EPERM.into(),
+                _ => error,
+            })?;
         }
         Ok(())
     }

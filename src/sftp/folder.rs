@@ -58,7 +58,7 @@ impl Folder {
 
     /// The next that is still there when it is looked at.
     fn next(&mut self) -> Option<(Vec<u8>, Metadata)> {
-        while let Some(dots) = self.dots.next() {
+        for dots in self.dots.by_ref() {
             if let Ok(file) = fs::symlink_metadata(self.path.join(dots)) {
                 return Some((dots.as_bytes().to_owned(), file));
             }

@@ -26,6 +26,7 @@ mod loopback;
 mod neighbour;
 mod network;
 mod password;
+mod sftp;
 mod sharing;
 mod ssh;
 mod terminals;
@@ -191,6 +192,13 @@ fn proofs() -> Vec<Trial> {
             the_agent_is_there_for_the_connection_and_for_its_owner_alone [OpenSsh]
             many_channels_share_a_connection [OpenSsh]
             without_a_network_of_its_own_nothing_is_forwarded_over_tcp [OpenSsh];
+        sftp:
+            files_go_in_and_out_of_a_session [OpenSsh]
+            what_cannot_be_done_is_told [OpenSsh]
+            a_large_folder_is_listed_and_any_name_is_a_name [OpenSsh]
+            an_image_s_files_are_served_and_the_node_s_are_not [OpenSsh, Apptainer]
+            without_a_home_in_the_image_a_client_starts_at_its_root [OpenSsh, Apptainer]
+            a_client_that_goes_takes_its_server_with_it [OpenSsh];
     };
     all.push(Trial::test("floors::imports_point_only_downward", || {
         floors::imports_point_only_downward();
