@@ -3,7 +3,7 @@
 //! holds nothing worth taking.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::fd::{AsFd, OwnedFd},
     process::{Child, ExitCode},
@@ -142,6 +142,8 @@ struct Server {
     children: SignalFd,
     /// Programs started on request, by PID.
     programs: HashMap<Pid, RequestId>,
+    /// Those of them that are roles of our own.
+    roles: HashSet<Pid>,
     /// Processes whose end is the end of the room.
     room: Vec<(PidFd, String)>,
     dials: dial::Pending,
@@ -155,6 +157,7 @@ impl Server {
             isolation,
             children: process::signals(&[Signal::SIGCHLD])?,
             programs: HashMap::new(),
+            roles: HashSet::new(),
             room: Vec::new(),
             dials: dial::Pending::default(),
             sockets: dial::Sockets::default(),
@@ -214,6 +217,7 @@ impl Server {
     fn reap(&mut self) -> io::Result<()> {
         while self.children.read_signal()?.is_some() {}
         while let Some((pid, exit)) = process::reap() {
+            self.roles.remove(&pid);
             if let Some(id) = self.programs.remove(&pid) {
                 self.tell(&Event::Exited { id, exit })?;
             }
@@ -228,7 +232,11 @@ impl Server {
         };
         match request {
             Request::Spawn { id, terminal } => self.note(id, start(fds, terminal))?,
-            Request::Sftp { id } => self.note(id, start_sftp(fds))?,
+            Request::Sftp { id } => {
+                let started = start_sftp(fds);
+                self.roles.extend(started.as_ref().ok());
+                self.note(id, started)?;
+            }
             Request::Signal { id, signal } => {
                 let group = self.programs.iter().find(|(_, its)| **its == id);
                 if let (Some((pid, _)), Ok(signal)) = (group, Signal::try_from(signal)) {
@@ -256,8 +264,11 @@ impl Server {
                 let names = match self.isolation {
                     Isolation::Namespace => Vec::new(),
                     Isolation::Socket => {
-                        let processes = process::descendants()?;
+                        let mut processes = process::descendants()?;
                         let mut names = listeners::abstract_names_of(&processes)?;
+                        // A role that has joined a container hides what it has open, by the kernel's rule; it listens
+                        // on nothing.
+                        processes.retain(|pid| !self.roles.contains(pid));
                         names.extend(listeners::hidden(&processes));
                         names
                     }

@@ -10,10 +10,7 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, fcntl},
-    sys::{
-        prctl,
-        stat::{Mode, umask},
-    },
+    sys::stat::{Mode, umask},
     unistd::{chdir, getppid, getuid},
 };
 
@@ -74,7 +71,6 @@ fn prepare() -> Result<Server, SftpError> {
     let lessen = || {
         rights::drop_capabilities()?;
         rights::no_new_privileges()?;
-        prctl::set_dumpable(false)?;
         // Gaining capabilities has undone it.
         die_with(init)
     };

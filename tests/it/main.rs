@@ -197,6 +197,7 @@ fn proofs() -> Vec<Trial> {
             what_cannot_be_done_is_told [OpenSsh]
             a_large_folder_is_listed_and_any_name_is_a_name [OpenSsh]
             an_image_s_files_are_served_and_the_node_s_are_not [OpenSsh, Apptainer]
+            a_client_does_not_end_a_session_without_namespaces [OpenSsh, Apptainer]
             without_a_home_in_the_image_a_client_starts_at_its_root [OpenSsh, Apptainer]
             a_client_that_goes_takes_its_server_with_it [OpenSsh];
     };

@@ -135,38 +135,30 @@ pub(crate) fn an_image_s_files_are_served_and_the_node_s_are_not(site: &Site) {
     let alice = &site.alice;
     alice.own_file("data/answer", "forty-two", 0o600);
     let bind = format!("{}:/mnt", alice.home.join("data").display());
-    // The app's socket lies there, which an image sees only where it is bound.
-    let runtime = alice.runtime.display().to_string();
-    let without_namespaces: (&[&str], &[&str]) = (&["--isolation", "socket"], &["+unix=$SHLOGIN_SOCKET"]);
-    for (name, (options, words)) in [("sealed", (&ISOLATED[..], &[][..])), ("socket", without_namespaces)] {
-        let options = [options, &["--bind", &bind, "--bind", &runtime][..]].concat();
-        alice.start_image(name, &options, words);
-        alice.shlogin(&["exec", name, "--", "sh", "-c", "echo inside > /tmp/of-app"]).ok();
-        let seen = alice
-            .sftp(
-                name,
-                &[
-                    "pwd",
-                    "ls /.singularity.d",
-                    "ls /opt/tiny",
-                    "get /mnt/answer got",
-                    "get /tmp/of-app app",
-                    "put got /tmp/of-client",
-                ],
-            )
-            .ok();
-        assert!(seen.stdout.contains(&alice.home.display().to_string()), "{seen:?}");
-        assert!(seen.stdout.contains("/.singularity.d/startscript"), "{seen:?}");
-        assert_eq!(fs::read_to_string(alice.home.join("got")).unwrap(), "forty-two");
-        assert_eq!(fs::read_to_string(alice.home.join("app")).unwrap(), "inside\n");
-        alice.shlogin(&["exec", name, "--", "cat", "/tmp/of-client"]).ok().says("forty-two");
-        // Without namespaces it is the node's.
-        alice.sftp(name, &["rm /tmp/of-*"]).ok();
-        let node = place().program().display().to_string();
-        assert!(Path::new(&node).exists());
-        alice.sftp(name, &[&format!("ls {node}")]).ended_with(1).says("not found");
-        alice.sftp(name, &["put got /opt/tiny/new"]).ended_with(1).says("dest open");
-    }
+    alice.start_image("sealed", &[&ISOLATED[..], &["--bind", &bind]].concat(), &[]);
+    alice.shlogin(&["exec", "sealed", "--", "sh", "-c", "echo inside > /tmp/of-app"]).ok();
+    let seen = alice
+        .sftp(
+            "sealed",
+            &[
+                "pwd",
+                "ls /.singularity.d",
+                "ls /opt/tiny",
+                "get /mnt/answer got",
+                "get /tmp/of-app app",
+                "put got /tmp/of-client",
+            ],
+        )
+        .ok();
+    assert!(seen.stdout.contains(&alice.home.display().to_string()), "{seen:?}");
+    assert!(seen.stdout.contains("/.singularity.d/startscript"), "{seen:?}");
+    assert_eq!(fs::read_to_string(alice.home.join("got")).unwrap(), "forty-two");
+    assert_eq!(fs::read_to_string(alice.home.join("app")).unwrap(), "inside\n");
+    alice.shlogin(&["exec", "sealed", "--", "cat", "/tmp/of-client"]).ok().says("forty-two");
+    let node = place().program().display().to_string();
+    assert!(Path::new(&node).exists());
+    alice.sftp("sealed", &[&format!("ls {node}")]).ended_with(1).says("not found");
+    alice.sftp("sealed", &["put got /opt/tiny/new"]).ended_with(1).says("dest open");
     // It joined with every capability over the container, and kept none.
     let (client, keep) = alice.waiting_sftp("sealed");
     let server = alice.processes().into_iter().find(|process| process.role() == "@sftp").unwrap();
@@ -177,6 +169,24 @@ pub(crate) fn an_image_s_files_are_served_and_the_node_s_are_not(site: &Site) {
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     drop(keep);
     client.finish(seconds(5));
+}
+
+/// A session without namespaces ends with an app that hides what it has open. A server that has joined the image does.
+pub(crate) fn a_client_does_not_end_a_session_without_namespaces(site: &Site) {
+    let alice = &site.alice;
+    let runtime = alice.runtime.display().to_string();
+    let options = ["--isolation", "socket", "--bind", &runtime];
+    let session = alice.start_image("open", &options, &["+unix=$SHLOGIN_SOCKET"]);
+    let (client, keep) = alice.waiting_sftp("open");
+    // The session is looked at four times a second, and these take longer than that.
+    for _ in 0..12 {
+        alice.sftp("open", &["ls /.singularity.d/startscript", "get /opt/tiny/app.py got"]).ok();
+    }
+    drop(keep);
+    client.finish(seconds(5)).ok();
+    let node = place().program().display().to_string();
+    alice.sftp("open", &[&format!("ls {node}")]).ended_with(1).says("not found");
+    assert_eq!(session.show()["state"], "running");
 }
 
 pub(crate) fn without_a_home_in_the_image_a_client_starts_at_its_root(site: &Site) {
