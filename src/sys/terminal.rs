@@ -34,8 +34,9 @@ pub fn pair(size: &Winsize, modes: Option<&Termios>) -> io::Result<(OwnedFd, Own
 /// # Errors
 /// As `openpty(3)`.
 pub fn usual_modes() -> io::Result<Termios> {
-    let OpenptyResult { slave, .. } = openpty(None, None)?;
-    Ok(tcgetattr(&slave)?)
+    // Both ends: a terminal whose other end is closed says nothing of itself (`EIO`).
+    let pair = openpty(None, None)?;
+    Ok(tcgetattr(&pair.slave)?)
 }
 
 /// The size of a terminal, in rows and columns.

@@ -92,6 +92,13 @@ pub(crate) fn a_terminal_is_one(site: &Site) {
     terminal.keys("hello\r");
     terminal.wait_for(seconds(10), "got hello");
     assert_eq!(terminal.finish(seconds(10)), 5);
+    // Its modes are those of the terminal in front of the person.
+    let line =
+        ssh.words(&["-t", "stty -a"]).iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let terminal = Terminal::run(&site.alice, &["bash", "-c", &format!("stty erase ^H -ixon; {line}")]);
+    terminal.wait_for(seconds(10), "erase = ^H");
+    terminal.wait_for(seconds(10), "-ixon");
+    assert_eq!(terminal.finish(seconds(10)), 0);
     // A login shell, interrupted and left as a person does.
     let words = ssh.words(&[]);
     let mut terminal = Terminal::run(&site.alice, &words.iter().map(String::as_str).collect::<Vec<_>>());
