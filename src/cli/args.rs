@@ -133,6 +133,9 @@ pub(super) struct StartArgs {
     /// Give the image AMD's GPUs
     #[arg(long)]
     pub(super) rocm: bool,
+    /// Let terminals, by ssh and in the browser, begin in the tmux session `main`, where tmux is there
+    #[arg(long)]
+    pub(super) tmux: bool,
     /// One more option for the runtime's `instance start` (repeatable)
     #[arg(long, value_name = "OPTION", action = ArgAction::Append, allow_hyphen_values = true)]
     pub(super) runtime_arg: Vec<OsString>,

@@ -60,7 +60,11 @@ pub(super) fn app(args: &StartArgs, config: &Config) -> Result<AppSpec, Failure>
         return Err(Failure::Usage(format!("{} is no folder", cwd.display())));
     }
     let configured = config.app.env.iter().chain(&args.env);
-    let extra_env = configured.map(|variable| (variable.name().into(), variable.value().into())).collect();
+    let mut extra_env: Vec<(OsString, OsString)> =
+        configured.map(|variable| (variable.name().into(), variable.value().into())).collect();
+    if args.tmux {
+        extra_env.push(("SHLOGIN_TMUX".into(), "1".into()));
+    }
     Ok(AppSpec {
         container,
         args: args.args.clone(),

@@ -222,6 +222,7 @@ impl Follower<'_> {
             record.pod, record.gateway.fingerprint
         ));
         self.output.note(from_a_laptop(record));
+        self.output.note(to_a_shell(record));
         self.output.note(format_args!("The URL's token works once: `shlogin url {name}` makes another. `shlogin stop {name}` ends the session."));
     }
 }
@@ -229,6 +230,18 @@ impl Follower<'_> {
 enum News {
     Said(Option<ToLauncher>),
     Interrupt,
+}
+
+/// How to get a shell in it.
+fn to_a_shell(record: &Record) -> String {
+    let (name, host) = (&record.name, &record.gateway.host);
+    let page = format!("https://{host}:{}/-/terminal", record.gateway.port);
+    let port = record
+        .ssh
+        .as_ref()
+        .and_then(|ssh| ssh.port)
+        .map(|port| format!(", from elsewhere ssh -p {port} {host}"));
+    format!("A shell in it: shlogin ssh {name}{}; in the browser, {page}", port.unwrap_or_default())
 }
 
 /// What to type on a laptop, where this node's ports may not be reachable.

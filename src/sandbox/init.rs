@@ -144,6 +144,8 @@ struct Server {
     programs: HashMap<Pid, RequestId>,
     /// Those of them that are roles of our own.
     roles: HashSet<Pid>,
+    /// Without namespaces: those that hid what they have open when they were last looked at.
+    hidden: HashSet<Pid>,
     /// Processes whose end is the end of the room.
     room: Vec<(PidFd, String)>,
     dials: dial::Pending,
@@ -158,6 +160,7 @@ impl Server {
             children: process::signals(&[Signal::SIGCHLD])?,
             programs: HashMap::new(),
             roles: HashSet::new(),
+            hidden: HashSet::new(),
             room: Vec::new(),
             dials: dial::Pending::default(),
             sockets: dial::Sockets::default(),
@@ -261,18 +264,25 @@ impl Server {
                     Isolation::Namespace => listeners::all()?,
                     Isolation::Socket => listeners::of(&process::descendants()?)?,
                 };
-                let names = match self.isolation {
-                    Isolation::Namespace => Vec::new(),
-                    Isolation::Socket => {
-                        let mut processes = process::descendants()?;
-                        let mut names = listeners::abstract_names_of(&processes)?;
-                        // A role that has joined a container hides what it has open, by the kernel's rule; it listens
-                        // on nothing.
-                        processes.retain(|pid| !self.roles.contains(pid));
-                        names.extend(listeners::hidden(&processes));
-                        names
-                    }
-                };
+                let names =
+                    match self.isolation {
+                        Isolation::Namespace => Vec::new(),
+                        Isolation::Socket => {
+                            let mut processes = process::descendants()?;
+                            let mut names = listeners::abstract_names_of(&processes)?;
+                            // A role that has joined a container hides what it has open, by the kernel's rule; it listens
+                            // on nothing.
+                            processes.retain(|pid| !self.roles.contains(pid));
+                            let hidden = listeners::hidden(&processes);
+                            // A runtime's starter hides for a moment, on its way into the container; an app that hides stays so.
+                            let still = hidden.intersection(&self.hidden);
+                            names.extend(still.map(|pid| {
+                                format!("something unknown: process {pid} hides what it has open")
+                            }));
+                            self.hidden = hidden;
+                            names
+                        }
+                    };
                 let addresses = found.into_iter().map(|(address, _)| address).take(MOST_LISTENERS).collect();
                 self.tell(&Event::Listeners { id, addresses, names })?;
             }

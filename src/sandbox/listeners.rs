@@ -59,16 +59,12 @@ pub(super) fn abstract_names_of(processes: &[Pid]) -> io::Result<Vec<String>> {
 }
 
 /// Processes that let nobody see what they have open (`PR_SET_DUMPABLE`): what they listen on cannot be known.
-pub(super) fn hidden(processes: &[Pid]) -> Vec<String> {
+pub(super) fn hidden(processes: &[Pid]) -> HashSet<Pid> {
     let denied = |pid: &&Pid| {
         fs::read_dir(format!("/proc/{pid}/fd"))
             .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     };
-    processes
-        .iter()
-        .filter(denied)
-        .map(|pid| format!("something unknown: process {pid} hides what it has open"))
-        .collect()
+    processes.iter().filter(denied).copied().collect()
 }
 
 fn sockets_of(processes: &[Pid]) -> HashSet<u64> {

@@ -50,3 +50,24 @@ pub(crate) fn the_starting_page_moves_on_to_the_app_by_itself(site: &Site) {
     starting.finish(crate::harness::seconds(60)).ok();
     assert!(!opener.0["url"].as_str().unwrap().contains("token"), "{:#}", opener.0);
 }
+
+/// The terminal page as its owner and a guest have it, each in a browser of their own. Threat 10 in its true place: what
+/// a program writes makes the page type nothing, and sets no clipboard.
+pub(crate) fn threat_10_a_terminal_is_used_shared_and_taken_back_in_real_browsers(site: &Site) {
+    let _alone = heavy();
+    let session = site.alice.start_bare("shell", &["--network", "isolated"], &[]);
+    // The owner is in before anybody is let in to what she does.
+    std::thread::scope(|scope| {
+        let owner = scope.spawn(|| site.alice.browse("shell", &[session.url()]));
+        let shared = crate::harness::until(crate::harness::seconds(60), "she is at her terminal", || {
+            let list =
+                site.alice.shlogin(&["share", "--json", session.name(), "--terminal", "1", "--as", "carol"]);
+            (list.code() == 0).then(|| list.json())
+        });
+        let guest = site.mallory.browse("shell", &[shared["url"].as_str().unwrap(), "--guest"]);
+        keep(&guest.1, "terminal-guest");
+        let (_, picture) = owner.join().unwrap();
+        keep(&picture, "terminal-owner");
+    });
+    assert!(!site.alice.home.join("typed-by-guest").exists());
+}

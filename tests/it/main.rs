@@ -78,7 +78,8 @@ fn proofs() -> Vec<Trial> {
             a_stopped_start_does_not_hold_its_session_up [];
         browser:
             a_cell_run_in_a_real_browser_gives_its_result [Apptainer, Pasta, Browser]
-            the_starting_page_moves_on_to_the_app_by_itself [Browser];
+            the_starting_page_moves_on_to_the_app_by_itself [Browser]
+            threat_10_a_terminal_is_used_shared_and_taken_back_in_real_browsers [Browser];
         cli:
             start_and_show_print_what_programs_rely_on []
             names_can_be_shortened_as_long_as_they_are_unique []
@@ -168,7 +169,8 @@ fn proofs() -> Vec<Trial> {
             fifty_broken_connections_lose_nothing_and_double_nothing []
             an_interrupt_is_seen_at_once []
             what_is_not_shown_fills_no_memory []
-            threat_39_no_message_does_harm [];
+            threat_39_no_message_does_harm []
+            tmux_is_one_for_all_ways_in [OpenSsh];
         password:
             pam_lets_in_by_one_s_own_password_alone [Pam]
             an_account_that_is_no_longer_good_is_refused [Pam]

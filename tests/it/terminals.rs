@@ -8,6 +8,7 @@ use super::harness::{
     Session, Site,
     page::{Page, SIZE, client},
     seconds,
+    terminal::Terminal,
 };
 
 /// A session, and its owner's browser.
@@ -221,4 +222,31 @@ pub(crate) fn threat_39_no_message_does_harm(site: &Site) {
     witness.keys("stty size; echo still''here\r");
     witness.wait_for("stillhere");
     assert!(witness.text().contains("25 90"), "{}", witness.text());
+}
+
+/// With `--tmux`, whoever comes in by ssh or by the page is in one and the same tmux session, which outlives them all.
+pub(crate) fn tmux_is_one_for_all_ways_in(site: &Site) {
+    for tmp in ["private", "shared"] {
+        let name = format!("tmux-{tmp}");
+        let session = site.alice.start_bare(&name, &["--network", "isolated", "--tmux", "--tmp", tmp], &[]);
+        let gate = session.signed_in();
+        let mut page = Page::open(&gate, 1);
+        page.keys("tmux display -p 'in-#{session_name}-#{window_width}'\r");
+        page.wait_for("in-main-100");
+        let program = super::harness::place::place().program().display().to_string();
+        let mut by_ssh = Terminal::run(&site.alice, &[&program, "ssh", &name]);
+        by_ssh.wait_for(seconds(10), "in-main-100");
+        by_ssh.keys("echo from-ssh-$((6*7))\r");
+        page.wait_for("from-ssh-42");
+        // What is typed by ssh without a terminal is no tmux.
+        assert_eq!(site.alice.shlogin(&["ssh", &name, "echo ${TMUX:-none}"]).ok().stdout, "none\n");
+        let other = site.alice.run(&["tmux", "ls"]);
+        assert_ne!(other.code(), 0, "the node's own tmux has nothing to do with it: {other:#?}");
+        drop(by_ssh);
+        page.keys("tmux kill-server\r");
+        page.hear_of("ended");
+        session.stop();
+    }
+    // With a shared /tmp, tmux leaves its folder in it.
+    std::fs::remove_dir_all(format!("/tmp/tmux-{}", site.alice.uid)).unwrap();
 }

@@ -18,7 +18,7 @@ use crate::{
     share::Guests,
     ssh::SpendToken,
     terminal::Terminals,
-    words::{Isolation, Secret},
+    words::{Isolation, Secret, TmpMode},
 };
 
 /// How long requests under way may take to finish when the session has ended.
@@ -158,6 +158,10 @@ pub(super) fn session_env(spec: &SessionSpec, record: &Record, base_url: &str) -
     ];
     if let Some(port) = spec.port {
         env.push(("SHLOGIN_PORT".into(), port.to_string().into()));
+    }
+    if spec.sandbox.tmp == TmpMode::Shared || spec.sandbox.isolation == Isolation::Socket {
+        // tmux finds its server by a socket there: with the node's own /tmp, that is the node's server.
+        env.push(("SHLOGIN_TMUX_SOCKET".into(), format!("shlogin-{}", record.id).into()));
     }
     if spec.sandbox.isolation == Isolation::Socket {
         env.push(("SHLOGIN_SOCKET".into(), app_socket(spec).into()));

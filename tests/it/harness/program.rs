@@ -50,6 +50,13 @@ impl Output {
     }
 
     /// # Panics
+    /// When its standard output is anything else.
+    pub(crate) fn is(self, text: &str) -> Self {
+        assert_eq!(self.stdout, text, "{self:#?}");
+        self
+    }
+
+    /// # Panics
     /// When it said this nowhere.
     pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.stdout.contains(text) || self.stderr.contains(text), "{text:?} is not in {self:#?}");
