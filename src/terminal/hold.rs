@@ -13,8 +13,10 @@ use super::history::KEPT;
 
 /// How far a program may be ahead of somebody who is there, in bytes.
 const AHEAD: u64 = 256 * 1024;
-/// How long somebody may show nothing of what he was sent, and still hold the program.
+/// How long a page may show nothing of what it was sent, and still hold the program.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// As long as it takes.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How long somebody may be away.
 const ABSENCE: Duration = Duration::from_secs(60);
 
@@ -23,25 +25,31 @@ const ABSENCE: Duration = Duration::from_secs(60);
 pub(super) struct Hold {
     shown: u64,
     ahead: u64,
+    patience: Duration,
     until: Instant,
 }
 
 impl Hold {
     /// Of somebody who is there and has seen the output up to `shown`.
     pub(super) fn present(shown: u64, now: Instant) -> Self {
-        Self { shown, ahead: AHEAD, until: now + PATIENCE }
+        Self { shown, ahead: AHEAD, patience: PATIENCE, until: now + PATIENCE }
+    }
+
+    /// The same, of somebody who never comes back when he has gone.
+    pub(super) fn unforgiving(shown: u64, now: Instant) -> Self {
+        Self { shown, ahead: AHEAD, patience: FOR_EVER, until: now + FOR_EVER }
     }
 
     /// Of somebody who was, and is not any more.
     pub(super) fn absent(self, now: Instant) -> Self {
         // Less than all that is kept, lest what comes in one go pushes out what he has not seen.
-        Self { shown: self.shown, ahead: KEPT / 2, until: now + ABSENCE }
+        Self { ahead: KEPT / 2, patience: ABSENCE, until: now + ABSENCE, ..self }
     }
 
     /// He has seen more. Not less: what was shown was shown.
     pub(super) fn advance(&mut self, shown: u64, now: Instant) {
         if shown > self.shown {
-            *self = Self::present(shown, now);
+            (self.shown, self.until) = (shown, now + self.patience);
         }
     }
 
@@ -58,7 +66,7 @@ impl Hold {
     /// Keeps patience with somebody who has nothing to show: who has seen everything was not slow.
     pub(super) fn rest(&mut self, end: u64, now: Instant) {
         if self.shown >= end {
-            self.until = now + PATIENCE;
+            self.until = now + self.patience;
         }
     }
 }
@@ -79,6 +87,12 @@ mod tests {
         assert_eq!(hold.holds(AHEAD + 10, later), Some(later + PATIENCE));
         hold.advance(5, later + PATIENCE);
         assert_eq!(hold.shown, 10);
+    }
+
+    #[test]
+    fn an_ssh_client_misses_nothing_however_long_it_takes() {
+        let now = Instant::now();
+        assert!(Hold::unforgiving(0, now).holds(AHEAD, now + PATIENCE * 1000).is_some());
     }
 
     #[test]

@@ -181,12 +181,13 @@ impl State {
         let taken = client.as_ref().map_or(0, |client| self.typed.taken(client));
         self.last_seat += 1;
         let id = self.last_seat;
+        let hold = if client.is_some() { Hold::present(from, now) } else { Hold::unforgiving(from, now) };
         let seat = Seat {
             access,
             client,
             who,
             at: from,
-            hold: Hold::present(from, now),
+            hold,
             own_size: size.filter(|_| access == Access::Owner),
             told: (self.size, false),
             notices: VecDeque::new(),

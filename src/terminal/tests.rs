@@ -204,7 +204,7 @@ fn threat_39_sizes_and_garbage_do_no_harm() {
             .map(|n| {
                 random =
                     random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if n % 9 == 0 { 0x1b } else { (random >> 33) as u8 }
+                if n % 9 == 0 { 0x1b } else { random.to_be_bytes()[3] }
             })
             .collect();
         state.output(Bytes::from(bytes), Instant::now());

@@ -59,7 +59,7 @@ impl Typed {
 mod tests {
     use super::*;
 
-    fn client(n: usize) -> ClientId {
+    fn client(n: u32) -> ClientId {
         format!("client-{n:0>16}").parse().unwrap()
     }
 
@@ -80,9 +80,9 @@ mod tests {
     fn who_types_is_remembered_and_the_number_of_pages_is_bounded() {
         let mut typed = Typed::default();
         typed.take(&client(0), 0, Bytes::from("a"));
-        for n in 1..200 {
-            typed.take(&client(0), n, Bytes::from("a"));
-            typed.take(&client(n as usize), 0, Bytes::from("a"));
+        for n in 1..200_u32 {
+            typed.take(&client(0), n.into(), Bytes::from("a"));
+            typed.take(&client(n), 0, Bytes::from("a"));
         }
         assert_eq!(typed.taken(&client(0)), 200);
         assert_eq!((typed.0.len(), typed.taken(&client(1))), (REMEMBERED, 0));
