@@ -64,7 +64,8 @@ fn main() -> ExitCode {
 fn proofs() -> Vec<Trial> {
     vec![
         proof("scan::testssl", &["testssl"], scan::testssl),
-        trial("scan::sslyze", scan::no_sslyze(), scan::sslyze),
+        trial("scan::sslyze", scan::no_scanners(), scan::sslyze),
+        trial("scan::ssh_audit", scan::no_scanners(), scan::ssh_audit),
         // the longest first: the others run beside it
         proof("deaf::for_a_minute", &[], deaf::for_a_minute),
         proof("deaf::apps_hold_their_websockets_back", &[], deaf::apps_hold_their_websockets_back),

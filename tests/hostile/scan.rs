@@ -1,4 +1,4 @@
-//! Scanners of TLS against a session's gateway, with the certificate that sessions have where nobody gives them another.
+//! Scanners of TLS against a session's gateway, and of ssh against its server, with the certificate that sessions have where nobody gives them another.
 //! What they find is accepted here by name, with the reason, or fails the test. Neither asks anybody but the gateway.
 
 use std::{fs, path::Path, process::Command, sync::LazyLock};
@@ -24,6 +24,19 @@ const OF_TESTSSL: [Accepted; 6] = [
 
 const OF_SSLYZE: [Accepted; 1] =
     [("certificate_path_validation", "self-signed: its fingerprint is printed at each start")];
+
+const OF_SSH_AUDIT: [Accepted; 4] = [
+    (
+        "curve25519-sha256",
+        "no elliptic curve is safe from a quantum computer; clients before OpenSSH 9.9 have nothing better",
+    ),
+    ("curve25519-sha256@libssh.org", "the same under its first name"),
+    (
+        "chacha20-poly1305@openssh.com",
+        "strict key exchange is on, which answers it; it asks for that of clients, too",
+    ),
+    ("ssh-ed25519", "as curve25519"),
+];
 
 /// What testssl.sh has to have looked for: a scan that broke off has found nothing either.
 const LOOKED_FOR: [&str; 14] = [
@@ -82,7 +95,7 @@ pub(crate) fn sslyze(site: &Site) {
     let report = site.mallory.home.join("sslyze.json");
     let (json, address) = (format!("--json_out={}", report.display()), stage.address());
     let target = format!("{}{{{}}}", stage.authority(), address.ip());
-    let words = [SSLYZE.as_str(), "-m", "sslyze", "--mozilla_config", "intermediate", &json, &target];
+    let words = [PYTHON.as_str(), "-m", "sslyze", "--mozilla_config", "intermediate", &json, &target];
     let said = stage.attack(&words).finish(seconds(120)).stdout;
     let report = read(&report);
     let scan = &report["server_scan_results"][0];
@@ -104,6 +117,41 @@ pub(crate) fn sslyze(site: &Site) {
     stage.close();
 }
 
+/// Where ssh-audit finds no algorithm that is weak.
+pub(crate) fn ssh_audit(site: &Site) {
+    let stage = Stage::new(site);
+    let address = stage.ssh();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let said = stage.attack(&[
+        &PYTHON,
+        "-m",
+        "ssh_audit.ssh_audit",
+        "--json",
+        "--skip-rate-test",
+        "-p",
+        &port,
+        &host,
+    ]);
+    let said = said.finish(seconds(60)).stdout;
+    let report: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(report["banner"]["raw"].as_str().unwrap().starts_with("SSH-2.0-shlogin"), "{report:#}");
+    let mut found = Vec::new();
+    for kind in ["kex", "key", "enc", "mac"] {
+        let algorithms = report[kind].as_array().unwrap();
+        assert!(!algorithms.is_empty(), "{report:#}");
+        for algorithm in algorithms {
+            let name = algorithm["algorithm"].as_str().unwrap().to_owned();
+            for severity in ["fail", "warn"] {
+                let notes = algorithm["notes"][severity].as_array().into_iter().flatten();
+                found.extend(notes.map(|note| (name.clone(), format!("{severity}: {note}"))));
+            }
+        }
+    }
+    assert!(!found.iter().any(|(_, what)| what.starts_with("fail")), "{found:#?}");
+    judge(&OF_SSH_AUDIT, &found);
+    stage.close();
+}
+
 fn read(report: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap()
 }
@@ -114,25 +162,25 @@ fn judge(accepted: &[Accepted], found: &[(String, String)]) {
     assert!(new.is_empty(), "{new:#?}");
 }
 
-/// Why sslyze cannot be run; `None` where it can.
-pub(crate) fn no_sslyze() -> Option<String> {
+/// Why the scanners cannot be run; `None` where they can.
+pub(crate) fn no_scanners() -> Option<String> {
     find().err()
 }
 
-/// Where it was installed.
+/// Where they were installed.
 ///
 /// # Errors
-/// Why it is not there.
+/// Why they are not there.
 fn find() -> Result<String, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-sslyze");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-scanners");
     let output = Command::new(script).arg("--find").output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// The Python that has it, where every user can run it: a cache may lie in root's home.
-static SSLYZE: LazyLock<String> = LazyLock::new(|| {
-    let folder = place().root().join("sslyze");
+/// The Python that has them, where every user can run it: a cache may lie in root's home.
+static PYTHON: LazyLock<String> = LazyLock::new(|| {
+    let folder = place().root().join("scanners");
     fs::create_dir(&folder).unwrap();
     // read-only, so that nothing that clears this run's folder away can reach through it
     sh(&["mount", "--bind", "-o", "ro,nosuid,nodev", &find().unwrap(), folder.to_str().unwrap()]);

@@ -66,6 +66,12 @@ impl<'s> Stage<'s> {
         SocketAddr::new(NODE.parse().unwrap(), self.session.gateway_port())
     }
 
+    /// Where the ssh server is for the world.
+    pub(crate) fn ssh(&self) -> SocketAddr {
+        let port = self.session.json["ssh"]["port"].as_u64().unwrap();
+        SocketAddr::new(NODE.parse().unwrap(), u16::try_from(port).unwrap())
+    }
+
     /// What the owner's browser calls it.
     pub(crate) fn authority(&self) -> String {
         split(self.session.url()).0

@@ -159,6 +159,59 @@ pub(crate) fn nobody_else_gets_in(site: &Site) {
     alice.run(&["true"]).ok();
 }
 
+/// In place of a key: her own password, asked of PAM in a process of its own; or a token of the session's, once.
+pub(crate) fn a_password_or_a_token_opens_as_well(site: &Site) {
+    let session = site.alice.start_bare("box", &[], &[]);
+    let by = |password: &str| Ssh::with_key(&site.alice, &session).with_password(password).run(&["echo in"]);
+    let set = format!("echo '{}:a password of hers' | chpasswd", site.alice.name);
+    super::harness::sh(&["sh", "-c", &set]);
+    by("a password of hers").ok().is("in\n");
+    by("another password").ended_with(255).says("Permission denied");
+    let url = site.alice.shlogin(&["url", "box"]).ok().stdout;
+    let token = url.trim().split("token=").nth(1).unwrap();
+    by(token).ok().is("in\n");
+    by(token).ended_with(255).says("Permission denied");
+    // Hers does not do for another name, nor does another's for hers.
+    let set = format!("echo '{}:of another' | chpasswd", site.mallory.name);
+    super::harness::sh(&["sh", "-c", &set]);
+    let other = Ssh::with_key(&site.mallory, &session);
+    other.with_password("of another").run(&["true"]).ended_with(255);
+    let named = other.with_password("of another").under_the_name(&site.mallory.name);
+    named.run(&["true"]).ended_with(255);
+    let log = session.show()["log"].as_str().unwrap().replace("/log", "/shlogin.log");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("lets the owner in: by her password") && log.contains("by a token"), "{log}");
+    for secret in ["a password of hers", "another password", token] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+/// A certificate that a key in her `authorized_keys` has signed, for her name, and no other.
+pub(crate) fn a_certificate_opens_what_it_is_for(site: &Site) {
+    let session = site.alice.start_bare("box", &[], &[]);
+    let ssh = Ssh::with_key(&site.alice, &session);
+    let alice = &site.alice;
+    alice.run(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "authority"]).ok();
+    let authority = fs::read_to_string(alice.home.join("authority.pub")).unwrap();
+    alice.own_file(".ssh/authorized_keys", &format!("cert-authority {authority}"), 0o600);
+    ssh.run(&["true"]).ended_with(255);
+    let sign = |options: &[&str]| {
+        let words =
+            [&["ssh-keygen", "-q", "-s", "authority", "-I", "an id"], options, &[".ssh/id_ed25519.pub"]]
+                .concat();
+        alice.run(&words).ok();
+    };
+    sign(&["-n", "somebody"]);
+    ssh.run(&["true"]).ended_with(255);
+    sign(&["-n", &alice.name, "-V", "-2h:-1h"]);
+    ssh.run(&["true"]).ended_with(255);
+    sign(&["-n", &alice.name, "-V", "+1h"]);
+    ssh.run(&["echo in"]).ok().is("in\n");
+    sign(&["-n", &alice.name, "-O", "force-command=echo forced", "-O", "no-port-forwarding"]);
+    ssh.run(&["echo in"]).ok().is("forced\n");
+    ssh.with(&["-W", &format!("127.0.0.1:{}", session.app_port())]).run(&[]).ended_with(255);
+}
+
 pub(crate) fn what_a_key_is_for_is_all_it_does(site: &Site) {
     let session = site.alice.start_bare("box", &[], &[]);
     let ssh = Ssh::as_owner(&session, "restrict,command=\"echo forced [$SSH_ORIGINAL_COMMAND]\"");

@@ -18,6 +18,8 @@ pub(crate) struct Ssh<'a> {
     /// Options that all of her commands have.
     options: Vec<String>,
     host: String,
+    /// The program that types her password for her.
+    ask: Option<PathBuf>,
 }
 
 impl<'a> Ssh<'a> {
@@ -45,7 +47,17 @@ impl<'a> Ssh<'a> {
         ] {
             options.extend(["-o".to_owned(), option]);
         }
-        Self { user, options, host: "127.0.0.1".to_owned() }
+        Self { user, options, host: "127.0.0.1".to_owned(), ask: None }
+    }
+
+    /// Somebody who has no key, and says this when she is asked for a password, once.
+    pub(crate) fn with_password(&self, password: &str) -> Self {
+        let first = ["BatchMode=no", "PubkeyAuthentication=no", "NumberOfPasswordPrompts=1"];
+        let first = first.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]);
+        let options = first.chain(self.options.iter().cloned()).collect();
+        let script = format!("#!/bin/sh\ncat <<'END'\n{password}\nEND\n");
+        let ask = Some(self.user.own_file("ask", &script, 0o700));
+        Self { user: self.user, options, host: self.host.clone(), ask }
     }
 
     /// As the owner, let in by her key with these options of `authorized_keys`.
@@ -59,20 +71,23 @@ impl<'a> Ssh<'a> {
     /// The same, with more options.
     pub(crate) fn with(&self, more: &[&str]) -> Self {
         let options = self.options.iter().cloned().chain(more.iter().map(|&word| word.to_owned())).collect();
-        Self { user: self.user, options, host: self.host.clone() }
+        Self { user: self.user, options, host: self.host.clone(), ask: self.ask.clone() }
     }
 
     /// The same, under another name.
     pub(crate) fn under_the_name(&self, name: &str) -> Self {
         let options =
             ["-l", name].iter().map(|&word| word.to_owned()).chain(self.options.iter().cloned()).collect();
-        Self { user: self.user, options, host: self.host.clone() }
+        Self { user: self.user, options, host: self.host.clone(), ask: self.ask.clone() }
     }
 
     /// `ssh HOST words…`, not started yet.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = self.user.command("ssh");
         command.args(&self.options).arg(&self.host).args(words);
+        if let Some(ask) = &self.ask {
+            command.env("SSH_ASKPASS", ask).env("SSH_ASKPASS_REQUIRE", "force");
+        }
         command
     }
 
