@@ -9,10 +9,12 @@ const guest = 'guest' in flags;
 
 const rows = (page) => page.locator('.xterm-rows').innerText().then((text) => text.replaceAll('\u00a0', ' '));
 
-async function shows(page, text) {
+async function shows(page, ...texts) {
   const deadline = Date.now() + 30_000;
-  while (!(await rows(page)).includes(text)) {
-    if (Date.now() > deadline) throw new Error(`${text} is not on the screen:\n${await rows(page)}`);
+  for (;;) {
+    const screen = await rows(page);
+    if (texts.some((text) => screen.includes(text))) return;
+    if (Date.now() > deadline) throw new Error(`${texts.join(', ')} is not on the screen:\n${screen}`);
     await page.waitForTimeout(20);
   }
 }
@@ -27,6 +29,9 @@ const connected = (page) => page.locator('#state[data-is="connected"]').waitFor(
 /** What a program may write to make a terminal type, set the clipboard, or tell its title. */
 const HOSTILE = ["\\033]52;c;aGlqYWNrZWQ=\\007", "\\033]52;c;?\\007", "\\033P$q\"p\\033\\\\", "\\033P+q544e\\033\\\\",
   "\\033]2;title;id\\007\\033[21t", "\\033[20t", "\\033]0;id\\007\\033]l\\007"].join('');
+
+/** For the picture: the session's own network, files, and the colours of a terminal. */
+const SIGHT = "PS1='\\[\\e[1;32m\\]alice@login1\\[\\e[0m\\]:\\[\\e[1;34m\\]~\\[\\e[0m\\]$ '; mkdir -p project/results; cd project; touch notes.md simulate.py; printf '\\033]2;project\\007'; clear";
 
 async function owner(page, saw) {
   const terminal = new URL(url);
@@ -49,8 +54,13 @@ async function owner(page, saw) {
   await shows(page, '日本語 é');
   if ((await rows(page)).split('kept-42').length !== 2) throw new Error('what was shown came twice');
   await page.locator('#people-count', { hasText: '1' }).waitFor();
+  await line(page, SIGHT);
+  for (const command of ['cat /proc/net/dev', 'ls --color=always', 'python3 -c "print(*(f\'\\033[38;2;{n};{255-n};{(n*3)%256}m■\' for n in range(0, 256, 4)), sep=\'\', end=\'\\033[0m\\n\')"', 'echo seen-$((40+4))']) {
+    await line(page, command);
+  }
+  await shows(page, 'seen-44');
   await page.locator('#people-button').click();
-  await page.screenshot({ path: out });
+  await page.screenshot({ path: out, clip: { x: 0, y: 0, width: 1280, height: 360 } });
   await page.getByRole('button', { name: 'End the visit of carol' }).click();
   await page.locator('#people-none').waitFor();
   await page.keyboard.press('Escape');
@@ -62,7 +72,7 @@ async function visitor(page) {
   await page.goto(url);
   await connected(page);
   await page.locator('#banner', { hasText: 'You are watching' }).waitFor();
-  await shows(page, 'kept-42');
+  await shows(page, 'kept-42', 'seen-44'); // whichever the owner has come to
   await page.locator('.xterm-helper-textarea').focus();
   await page.keyboard.type('touch typed-by-guest\n');
   await page.screenshot({ path: out });

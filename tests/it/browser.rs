@@ -55,7 +55,7 @@ pub(crate) fn the_starting_page_moves_on_to_the_app_by_itself(site: &Site) {
 /// a program writes makes the page type nothing, and sets no clipboard.
 pub(crate) fn threat_10_a_terminal_is_used_shared_and_taken_back_in_real_browsers(site: &Site) {
     let _alone = heavy();
-    let session = site.alice.start_bare("shell", &["--network", "isolated"], &[]);
+    let session = site.alice.start_bare("notebook", &["--network", "isolated"], &[]);
     // The owner is in before anybody is let in to what she does.
     std::thread::scope(|scope| {
         let owner = scope.spawn(|| site.alice.browse("shell", &[session.url()]));
