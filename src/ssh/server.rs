@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -141,8 +141,9 @@ impl Server {
         host_key::fingerprint(&self.0.key)
     }
 
-    /// Serves a TCP listener until [`Server::close`].
-    pub async fn serve_tcp(self, listener: std::net::TcpListener) {
+    /// Serves a TCP listener until [`Server::close`]; with `only`, just those who come to this address: the port is bound on
+    /// all of them, for that is what makes the pod ours.
+    pub async fn serve_tcp(self, listener: std::net::TcpListener, only: Option<IpAddr>) {
         let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
         let listener = match listener {
             Ok(listener) => listener,
@@ -155,15 +156,18 @@ impl Server {
                 _ = closing.wait_for(|closing| *closing) => return,
             };
             match accepted {
-                Ok((stream, from)) => self.accept(stream, from),
+                Ok((stream, from)) => self.accept(stream, from, only),
                 // Out of descriptors, for one, which others are giving back.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
-    fn accept(&self, stream: TcpStream, from: SocketAddr) {
+    fn accept(&self, stream: TcpStream, from: SocketAddr, only: Option<IpAddr>) {
         let Ok((to, cut)) = stream.local_addr().and_then(|to| Ok((to, Cut::of(&stream)?))) else { return };
+        if only.is_some_and(|only| only.to_canonical() != to.ip().to_canonical()) {
+            return;
+        }
         let peer = match user_at(to, from) {
             Some(uid) => Peer::tcp(from).identified(uid),
             None => Peer::tcp(from),

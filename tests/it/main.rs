@@ -183,6 +183,7 @@ fn proofs() -> Vec<Trial> {
             a_terminal_is_one [OpenSsh]
             threat_38_the_environment_is_what_it_may_be [OpenSsh]
             nobody_else_gets_in [OpenSsh]
+            it_listens_where_the_gateway_does [OpenSsh]
             a_password_or_a_token_opens_as_well [OpenSsh, Pam]
             a_certificate_opens_what_it_is_for [OpenSsh]
             what_a_key_is_for_is_all_it_does [OpenSsh]

@@ -159,6 +159,26 @@ pub(crate) fn nobody_else_gets_in(site: &Site) {
     alice.run(&["true"]).ok();
 }
 
+/// ssh is where the gateway is: at one address, or, with a socket in a private folder, at no port at all.
+pub(crate) fn it_listens_where_the_gateway_does(site: &Site) {
+    let answers = |address: &str, port: u64| {
+        use std::io::Read;
+        let port = u16::try_from(port).unwrap();
+        let Ok(mut stream) = std::net::TcpStream::connect((address, port)) else { return false };
+        stream.set_read_timeout(Some(seconds(5))).unwrap();
+        let mut banner = [0; 8];
+        stream.read_exact(&mut banner).is_ok() && &banner == b"SSH-2.0-"
+    };
+    let one = site.alice.start_bare("one", &["--listen", "127.0.0.1"], &[]);
+    let port = one.show()["ssh"]["port"].as_u64().unwrap();
+    assert!(answers("127.0.0.1", port) && !answers("127.0.0.2", port));
+    let private = site.alice.start_bare("private", &["--listen", "unix"], &[]);
+    let record = private.show();
+    assert!(record["ssh"]["port"].is_null(), "{record:#}");
+    assert!(!answers("127.0.0.1", record["gateway"]["port"].as_u64().unwrap() - 1));
+    assert_eq!(site.alice.shlogin(&["ssh", "private", "echo in"]).ok().stdout, "in\n");
+}
+
 /// In place of a key: her own password, asked of PAM in a process of its own; or a token of the session's, once.
 pub(crate) fn a_password_or_a_token_opens_as_well(site: &Site) {
     let session = site.alice.start_bare("box", &[], &[]);

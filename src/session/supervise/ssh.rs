@@ -14,8 +14,9 @@ use crate::{
 /// Connections that nobody has taken yet.
 const BACKLOG: i32 = 128;
 
-/// Opens it on the pod's port, and puts port and key into the record. With `ssh.enabled = false` nothing listens there; the
-/// owner's own processes are served all the same.
+/// Opens it on the pod's port, where the gateway listens as well, and puts port and key into the record. With
+/// `ssh.enabled = false`, or where the gateway is a socket in a private folder, nothing listens there; the owner's own
+/// processes are served all the same.
 pub(super) fn open(
     spec: &SessionSpec,
     record: &mut Record,
@@ -26,7 +27,8 @@ pub(super) fn open(
     let keys = spec.state.join("ssh");
     let settings = Settings { inside, keys, config: spec.ssh.clone(), spend_token };
     let server = Server::new(settings).map_err(|error| error.to_string())?;
-    let listener = spec.ssh.enabled.then(|| listening(port)).transpose();
+    let open = spec.ssh.enabled && record.gateway.socket.is_none();
+    let listener = open.then(|| listening(port)).transpose();
     let listener = listener.map_err(|error| format!("cannot listen on the pod's ssh port: {error}"))?;
     record.ssh = Some(SshRecord {
         port: listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|at| at.port()),
@@ -34,7 +36,7 @@ pub(super) fn open(
         fingerprint: server.fingerprint(),
     });
     if let Some(listener) = listener {
-        tokio::spawn(server.clone().serve_tcp(listener));
+        tokio::spawn(server.clone().serve_tcp(listener, record.gateway.address));
     }
     Ok(server)
 }
