@@ -6,9 +6,11 @@ use std::{
     io::{self, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
+use tokio::time::timeout;
 
 use super::{
     AppSpec, AppStream, Container, ImageError, InsideListener, Invocation, Link, LinkError, Target,
@@ -26,6 +28,9 @@ use crate::{
     },
     words::Isolation,
 };
+
+/// How long a program whose client has gone has after SIGHUP.
+const HANGUP_GRACE: Duration = Duration::from_secs(2);
 
 /// Why the app does not run.
 #[derive(Debug, thiserror::Error)]
@@ -239,6 +244,19 @@ impl LocalHost {
     /// How the session is fenced: without namespaces, its network is the node's.
     pub fn isolation(&self) -> Isolation {
         self.isolation
+    }
+
+    /// Hangs a program up whose client has gone: SIGHUP, and SIGKILL for what does not heed it. `exit` is its end. What it
+    /// has left behind when it ended is not touched.
+    ///
+    /// # Errors
+    /// Where the sandbox has ended, and the program with it.
+    pub async fn hang_up(&self, id: u64, exit: impl Future) -> Result<(), LinkError> {
+        self.signal(id, Signal::SIGHUP).await?;
+        if timeout(HANGUP_GRACE, exit).await.is_err() {
+            self.signal(id, Signal::SIGKILL).await?;
+        }
+        Ok(())
     }
 
     /// Signals the process group of a started program.

@@ -5,7 +5,6 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    time::Duration,
 };
 
 use nix::{
@@ -17,7 +16,7 @@ use russh::{
     ChannelWriteHalf,
     server::{Handle, Msg},
 };
-use tokio::{net::unix::pipe, sync::mpsc, time::timeout};
+use tokio::{net::unix::pipe, sync::mpsc};
 
 use super::{
     channels::{Channels, Lane},
@@ -34,9 +33,6 @@ use crate::{
 /// What a pipe that may carry much holds. Not more: the kernel counts those of all of a user's processes
 /// (`/proc/sys/fs/pipe-user-pages-soft`).
 const PIPE: i32 = 256 * 1024;
-
-/// How long a program whose client has gone has after SIGHUP.
-const HANGUP_GRACE: Duration = Duration::from_secs(2);
 
 /// What a client says of a program that runs.
 pub(super) enum Control {
@@ -143,7 +139,8 @@ pub(super) async fn run(job: Job) {
     };
     match (relayed, ended) {
         (true, how) => client.end(how.flatten()).await,
-        (false, None) => hang_up(&host, id, exit).await,
+        // Where the sandbox has ended, so has the program.
+        (false, None) => drop(host.hang_up(id, exit).await),
         (false, Some(_)) => {}
     }
 }
@@ -182,12 +179,4 @@ fn pipes() -> io::Result<(Ours, [OwnedFd; 3])> {
         stderr: Source::Pipe(pipe::Receiver::from_owned_fd(errors)?),
     };
     Ok((ours, [stdin, stdout, stderr]))
-}
-
-/// SIGHUP, and SIGKILL for what does not heed it. What a program has left behind when it ended is not touched.
-async fn hang_up<F: Future>(host: &LocalHost, id: u64, exit: F) {
-    // Where the sandbox has ended, so has the program.
-    if host.signal(id, Signal::SIGHUP).await.is_ok() && timeout(HANGUP_GRACE, exit).await.is_err() {
-        let _ = host.signal(id, Signal::SIGKILL).await;
-    }
 }

@@ -33,6 +33,7 @@ use crate::{
 };
 
 pub use recording::{Recording, RecordingError};
+use relay::Parts;
 pub use relay::Terminal;
 pub use seat::{Attach, Attachment, Began, Controls, Event, Sight};
 pub use typed::{ClientId, InvalidClient};
@@ -132,9 +133,15 @@ impl Terminals {
         let mut open = self.0.open();
         open.last += 1;
         let id = TerminalId(open.last);
-        let forget = Forget { id, table: Arc::downgrade(&self.0) };
-        let host = Arc::clone(&self.0.host);
-        let terminal = Terminal::begin(id, ours, started, host, new.size, new.keep, label, forget)?;
+        let terminal = Terminal::begin(Parts {
+            forget: Forget { id, table: Arc::downgrade(&self.0) },
+            pty: ours,
+            started,
+            host: Arc::clone(&self.0.host),
+            size: new.size,
+            keep: new.keep,
+            label,
+        })?;
         open.terminals.insert(id, terminal.clone());
         drop(open);
         self.0.changed.send_replace(());

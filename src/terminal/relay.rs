@@ -54,24 +54,29 @@ impl Inner {
     }
 }
 
+/// What a terminal is made of.
+pub(super) struct Parts {
+    /// Its number; takes it out of the table in the end.
+    pub(super) forget: Forget,
+    /// Our side of it.
+    pub(super) pty: OwnedFd,
+    /// The program on the other.
+    pub(super) started: Started,
+    pub(super) host: Arc<LocalHost>,
+    pub(super) size: Size,
+    pub(super) keep: Keep,
+    pub(super) label: String,
+}
+
 impl Terminal {
-    /// Begins to relay: `pty` is our side of it, `started` the program on the other.
-    #[expect(clippy::too_many_arguments, reason = "what a terminal is made of, put together in one place")]
-    pub(super) fn begin(
-        id: TerminalId,
-        pty: OwnedFd,
-        started: Started,
-        host: Arc<LocalHost>,
-        size: Size,
-        keep: Keep,
-        label: String,
-        forget: Forget,
-    ) -> io::Result<Self> {
+    /// Begins to relay.
+    pub(super) fn begin(parts: Parts) -> io::Result<Self> {
+        let Parts { forget, pty, started, host, size, keep, label } = parts;
         set_nonblocking(&pty)?;
         let pty = readiness::watch(pty, Interest::READABLE | Interest::WRITABLE)?;
         let (input, typed) = mpsc::channel(WAITING);
         let inner = Arc::new(Inner {
-            id,
+            id: forget.id,
             state: Mutex::new(State::new(size, keep, label)),
             news: watch::Sender::new(()),
             progress: Notify::new(),

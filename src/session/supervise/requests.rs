@@ -5,14 +5,11 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
-use nix::sys::signal::Signal;
 use tokio::{
     io::Interest,
     sync::{mpsc, watch},
-    time::timeout,
 };
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
@@ -24,8 +21,6 @@ use crate::{
     sys::{message, readiness, spawn::Streams},
 };
 
-/// How long a command whose client has gone has after SIGHUP.
-const HANGUP_GRACE: Duration = Duration::from_secs(2);
 /// The most clients at once: each is a process of the owner's.
 const MOST_CLIENTS: usize = 256;
 
@@ -147,17 +142,10 @@ impl Requests {
                 Err(_) => Ok(()),
             },
             // The client says nothing more, so whatever comes is its end.
-            _ = client.receive::<Request>(&mut buffer) => self.hang_up(id, exit).await,
+            _ = client.receive::<Request>(&mut buffer) => {
+                self.host.hang_up(id, exit).await.map_err(|_| io::ErrorKind::NotConnected.into())
+            }
         }
-    }
-
-    async fn hang_up<F: Future>(&self, id: u64, exit: F) -> io::Result<()> {
-        let gone = |_| io::Error::from(io::ErrorKind::NotConnected);
-        self.host.signal(id, Signal::SIGHUP).await.map_err(gone)?;
-        if timeout(HANGUP_GRACE, exit).await.is_err() {
-            self.host.signal(id, Signal::SIGKILL).await.map_err(gone)?;
-        }
-        Ok(())
     }
 }
 
