@@ -161,6 +161,7 @@ fn proofs() -> Vec<Trial> {
             a_visit_ends_by_itself_unless_it_is_extended []
             a_code_is_good_for_one_person []
             a_recording_says_who_typed_what []
+            an_owner_by_ssh_sees_who_is_there_and_ends_it_with_one_key [OpenSsh]
             threat_37_a_guest_by_ssh_gets_the_terminal_and_nothing_else [OpenSsh]
             revoking_cuts_ssh_off_at_once [OpenSsh];
         terminals:
@@ -183,6 +184,7 @@ fn proofs() -> Vec<Trial> {
             a_terminal_is_one [OpenSsh]
             threat_38_the_environment_is_what_it_may_be [OpenSsh]
             nobody_else_gets_in [OpenSsh]
+            an_image_s_session_is_entered_as_well [OpenSsh, Apptainer]
             it_listens_where_the_gateway_does [OpenSsh]
             a_password_or_a_token_opens_as_well [OpenSsh, Pam]
             a_certificate_opens_what_it_is_for [OpenSsh]

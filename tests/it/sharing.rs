@@ -244,6 +244,29 @@ pub(crate) fn a_recording_says_who_typed_what(site: &Site) {
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// Who works by ssh sees in her terminal who comes and goes, and ends it with one key, which is no key of hers then.
+pub(crate) fn an_owner_by_ssh_sees_who_is_there_and_ends_it_with_one_key(site: &Site) {
+    let session = site.alice.start_bare("key", &["--network", "isolated"], &[]);
+    let mut owner = Terminal::shlogin(&site.alice, &["ssh", "key"]);
+    owner.keys("PS1='$ '; echo rea''dy\r");
+    owner.wait_for(seconds(10), "ready");
+    let guest = share(&session, &["--as", "bob"]);
+    owner.wait_for(seconds(5), "[shlogin: g1 may watch here; over ssh, Ctrl-^ ends all visits]");
+    let mut page = guest.open(2);
+    owner.wait_for(seconds(5), "[shlogin: bob (g1) is here and watches]");
+    page.wait_for("ready");
+    assert!(!page.text().contains("[shlogin:"), "what the owner is told is not for guests: {}", page.text());
+    let began = Instant::now();
+    owner.keys("\u{1e}");
+    page.until_closed();
+    assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
+    owner.wait_for(seconds(5), "[shlogin: the visit of bob (g1) is over: the owner has ended it]");
+    assert_eq!(Page::connect(&guest.gate).err(), Some(401));
+    // With nobody there it is her own key again.
+    owner.keys("cat -v\r\u{1e}");
+    owner.wait_for(seconds(5), "^^");
+}
+
 /// A guest's ssh, with the code where a person would type it.
 struct BySsh<'u> {
     user: &'u User,

@@ -159,6 +159,23 @@ pub(crate) fn nobody_else_gets_in(site: &Site) {
     alice.run(&["true"]).ok();
 }
 
+/// In an image: its programs, its shell, its exit statuses, on a terminal and without one.
+pub(crate) fn an_image_s_session_is_entered_as_well(site: &Site) {
+    let session = site.alice.start_image("box", &[], &[]);
+    let ssh = Ssh::as_owner(&session, "");
+    ssh.run(&["test -d /.singularity.d && echo in $SHLOGIN_NAME; exit 7"]).ended_with(7).is("in box\n");
+    ssh.line("head -c 3000000 /dev/urandom > up; ssh $HOST cat < up | cmp - up").ok();
+    ssh.run(&["kill -9 $$"]);
+    let words = ssh.words(&[]);
+    let mut terminal = Terminal::run(&site.alice, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    terminal.keys("test -d /.singularity.d && echo image-$((6*7)); stty size; tty\r");
+    terminal.wait_for(seconds(20), "image-42");
+    terminal.wait_for(seconds(10), "24 80");
+    terminal.wait_for(seconds(10), "/dev/pts/");
+    terminal.keys("exit 9\r");
+    assert_eq!(terminal.finish(seconds(10)), 9);
+}
+
 /// ssh is where the gateway is: at one address, or, with a socket in a private folder, at no port at all.
 pub(crate) fn it_listens_where_the_gateway_does(site: &Site) {
     let answers = |address: &str, port: u64| {
