@@ -20,7 +20,10 @@ impl Relay {
 
     /// The program writes.
     pub fn output(&mut self, bytes: &[u8]) {
-        self.0.output(Bytes::copy_from_slice(bytes), Instant::now());
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        while !bytes.is_empty() {
+            self.0.output(&mut bytes, Instant::now());
+        }
     }
 
     /// Somebody comes.

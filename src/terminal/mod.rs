@@ -4,6 +4,7 @@
 //! The relay enforces who may do what: a viewer's bytes end here, and only the owner's window decides on the size. It knows
 //! no network and no protocol; who somebody is has been judged before he is given a seat.
 
+mod emulator;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod history;

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -23,6 +24,8 @@ use crate::{
 
 /// The most that is read in one go, before others have their turn.
 const TURN: usize = 64 * 1024;
+/// How long what a program wrote before its end may take, should a screen of it cost much.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Messages of input that wait; each is bounded by whoever takes it in.
 const WAITING: usize = 16;
 
@@ -79,8 +82,15 @@ impl Terminal {
             host,
             program: started.id(),
         });
-        let relay =
-            Relay { inner: Arc::clone(&inner), pty, typed, pending: Bytes::new(), size, silent: false };
+        let relay = Relay {
+            inner: Arc::clone(&inner),
+            pty,
+            typed,
+            pending: Bytes::new(),
+            written: Bytes::new(),
+            size,
+            silent: false,
+        };
         tokio::spawn(async move {
             relay.run(started).await;
             drop(forget);
@@ -143,6 +153,8 @@ struct Relay {
     typed: mpsc::Receiver<Bytes>,
     /// What was typed and is still to be written.
     pending: Bytes,
+    /// What the program has written and the screen is still to show.
+    written: Bytes,
     /// The size that the kernel knows.
     size: Size,
     /// No program has it open any more.
@@ -153,6 +165,7 @@ enum Turn {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
     Typed(Bytes),
+    Show,
     Exited(Option<Exit>),
     LookAgain,
 }
@@ -171,7 +184,8 @@ impl Relay {
                 // The pty closes, and the kernel tells all who are on it (SIGHUP, setsid(2)).
                 break None;
             }
-            let reads = held.is_none() && !self.silent;
+            let shows = !self.written.is_empty();
+            let reads = held.is_none() && !self.silent && !shows;
             let writes = !self.pending.is_empty() && !self.silent;
             let turn = tokio::select! {
                 biased;
@@ -179,6 +193,8 @@ impl Relay {
                 Some(bytes) = self.typed.recv(), if self.pending.is_empty() => Turn::Typed(bytes),
                 wrote = self.pty.async_io(Interest::WRITABLE, |pty| write(pty, &self.pending)), if writes => Turn::Wrote(wrote),
                 read = self.pty.async_io(Interest::READABLE, |pty| read(pty, &mut buffer)), if reads => Turn::Read(read),
+                // The others first: it may cost much.
+                () = tokio::task::yield_now(), if shows => Turn::Show,
                 ended = &mut exit => Turn::Exited(ended),
                 () = self.inner.progress.notified() => Turn::LookAgain,
                 () = tokio::time::sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => Turn::LookAgain,
@@ -189,14 +205,16 @@ impl Relay {
                 // Nobody reads it any more.
                 Turn::Wrote(Err(_)) => self.pending = Bytes::new(),
                 Turn::Read(Ok(count @ 1..)) => {
-                    self.take(&buffer[..count]);
+                    self.written = Bytes::copy_from_slice(&buffer[..count]);
+                    self.show();
                     // A program that only writes must not keep the others from their turn.
                     tokio::task::yield_now().await;
                 }
+                Turn::Show => self.show(),
                 // No program has it open: the end that is to be told is that of the first one.
                 Turn::Read(_) => self.silent = true,
                 Turn::Exited(exit) => {
-                    self.drain(&mut buffer);
+                    let _ = tokio::time::timeout(LAST_WORDS, self.drain(&mut buffer)).await;
                     break exit;
                 }
                 Turn::LookAgain => {}
@@ -206,17 +224,25 @@ impl Relay {
         self.inner.stir();
     }
 
-    fn take(&self, bytes: &[u8]) {
-        self.inner.state().output(Bytes::copy_from_slice(bytes), Instant::now());
+    /// Shows of what was written as much as there is time for.
+    fn show(&mut self) {
+        self.inner.state().output(&mut self.written, Instant::now());
         self.inner.news.send_replace(());
     }
 
     /// What was written before the program ended.
-    fn drain(&self, buffer: &mut [u8]) {
+    async fn drain(&mut self, buffer: &mut [u8]) {
         // One that goes on in the background could write for ever.
-        for _ in 0..64 {
+        let mut reads = 0..64;
+        loop {
+            while !self.written.is_empty() {
+                self.show();
+                tokio::task::yield_now().await;
+            }
             match read(&self.pty.get_ref(), buffer) {
-                Ok(count @ 1..) => self.take(&buffer[..count]),
+                Ok(count @ 1..) if reads.next().is_some() => {
+                    self.written = Bytes::copy_from_slice(&buffer[..count]);
+                }
                 _ => break,
             }
         }

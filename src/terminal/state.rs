@@ -1,16 +1,13 @@
 //! What is known of one terminal: its output, its screen, who is there and how far he is. Decides, and does no I/O.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    num::NonZeroU16,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Attach, Began, ClientId, Event, Keep, Recording, Sight, history::History, hold::Hold, typed::Typed,
+    Attach, Began, ClientId, Event, Keep, Recording, Sight, emulator::Emulator, history::History, hold::Hold,
+    typed::Typed,
 };
 use crate::{
     sys::process::Exit,
@@ -21,15 +18,13 @@ use crate::{
 const PORTION: usize = 64 * 1024;
 /// The most that somebody is told before he listens.
 const NOTICES: usize = 16;
-/// The longest title that is kept, in characters.
-const TITLE: usize = 200;
 
 pub(super) type SeatId = u64;
 
 /// One terminal.
 pub(super) struct State {
     history: History,
-    screen: vt100::Parser<Title>,
+    screen: Emulator,
     label: String,
     size: Size,
     keep: Keep,
@@ -72,27 +67,11 @@ struct Seat {
 /// So many connections that broke off are remembered.
 const ABSENT: usize = 16;
 
-/// The title that a program gives its window.
-#[derive(Default)]
-struct Title(String);
-
-impl vt100::Callbacks for Title {
-    fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
-        let title = String::from_utf8_lossy(title);
-        self.0 = title.chars().filter(|c| !c.is_control()).take(TITLE).collect();
-    }
-}
-
-fn screen_of(size: Size) -> vt100::Parser<Title> {
-    let cells = |n: u16| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN);
-    vt100::Parser::new_with_callbacks(cells(size.rows()), cells(size.cols()), 0, Title::default())
-}
-
 impl State {
     pub(super) fn new(size: Size, keep: Keep, label: String) -> Self {
         Self {
             history: History::default(),
-            screen: screen_of(size),
+            screen: Emulator::new(size),
             label,
             size,
             keep,
@@ -110,16 +89,13 @@ impl State {
         }
     }
 
-    /// Takes in what the program has written.
-    pub(super) fn output(&mut self, bytes: Bytes, now: Instant) {
+    /// Takes in of what the program has written as much as there is time for; the rest stays where it is.
+    pub(super) fn output(&mut self, written: &mut Bytes, now: Instant) {
         for seat in self.seats.values_mut() {
             seat.hold.rest(self.history.end(), now);
         }
-        // A stranger's bytes: should they find a fault in the emulator, the screen it keeps is lost, and nothing else.
-        let parsed = catch_unwind(AssertUnwindSafe(|| self.screen.process(&bytes)));
-        if parsed.is_err() {
-            self.screen = screen_of(self.size);
-        }
+        let taken = self.screen.take(written);
+        let bytes = written.split_to(taken);
         if let Some(recording) = &mut self.recording {
             recording.output(&bytes);
         }
@@ -162,8 +138,8 @@ impl State {
     }
 
     pub(super) fn title(&self) -> String {
-        let title = &self.screen.callbacks().0;
-        if title.is_empty() { self.label.clone() } else { title.clone() }
+        let title = self.screen.title();
+        if title.is_empty() { self.label.clone() } else { title.to_owned() }
     }
 
     pub(super) fn record(&mut self, recording: Option<Recording>) {
@@ -250,12 +226,7 @@ impl State {
             return;
         }
         self.size = size;
-        let cells = |n: u16| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN);
-        let resized =
-            catch_unwind(AssertUnwindSafe(|| self.screen.set_size(cells(size.rows()), cells(size.cols()))));
-        if resized.is_err() {
-            self.screen = screen_of(size);
-        }
+        self.screen.resize(size);
         if let Some(recording) = &mut self.recording {
             recording.resize(size);
         }
