@@ -129,13 +129,15 @@ impl Terminals {
         let size = winsize(new.size);
         let (ours, theirs) = terminal::pair(&size, new.modes.as_ref())?;
         let label = label(&new.what);
+        // What can fail comes first: who fails with the table in hand takes the terminal out of it, and waits for himself.
+        let ours = relay::watched(ours)?;
         let started = self.0.host.exec(new.what, &new.env, Streams::Terminal(theirs)).await?;
         let mut open = self.0.open();
         open.last += 1;
         let id = TerminalId(open.last);
         let forget = Forget { id, table: Arc::downgrade(&self.0) };
         let host = Arc::clone(&self.0.host);
-        let terminal = Terminal::begin(id, ours, started, host, new.size, new.keep, label, forget)?;
+        let terminal = Terminal::begin(id, ours, started, host, new.size, new.keep, label, forget);
         open.terminals.insert(id, terminal.clone());
         drop(open);
         self.0.changed.send_replace(());

@@ -57,21 +57,28 @@ impl Inner {
     }
 }
 
+/// Our side of a pseudoterminal, on the current runtime.
+///
+/// # Errors
+/// Where the runtime's poll cannot take it (`epoll_ctl(2)`).
+pub(super) fn watched(pty: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    set_nonblocking(&pty)?;
+    readiness::watch(pty, Interest::READABLE | Interest::WRITABLE)
+}
+
 impl Terminal {
     /// Begins to relay: `pty` is our side of it, `started` the program on the other.
     #[expect(clippy::too_many_arguments, reason = "what a terminal is made of, put together in one place")]
     pub(super) fn begin(
         id: TerminalId,
-        pty: OwnedFd,
+        pty: AsyncFd<OwnedFd>,
         started: Started,
         host: Arc<LocalHost>,
         size: Size,
         keep: Keep,
         label: String,
         forget: Forget,
-    ) -> io::Result<Self> {
-        set_nonblocking(&pty)?;
-        let pty = readiness::watch(pty, Interest::READABLE | Interest::WRITABLE)?;
+    ) -> Self {
         let (input, typed) = mpsc::channel(WAITING);
         let inner = Arc::new(Inner {
             id,
@@ -95,7 +102,7 @@ impl Terminal {
             relay.run(started).await;
             drop(forget);
         });
-        Ok(Self(inner))
+        Self(inner)
     }
 
     /// Its number.
