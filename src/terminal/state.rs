@@ -19,6 +19,10 @@ const PORTION: usize = 64 * 1024;
 /// The most that somebody is told before he listens.
 const NOTICES: usize = 16;
 
+/// What an owner is told whose recording has ended before she ended it.
+const RECORDED_NO_MORE: &str =
+    "this terminal is recorded no more: the file cannot be written fast enough, or not at all";
+
 pub(super) type SeatId = u64;
 
 /// One terminal.
@@ -99,6 +103,7 @@ impl State {
         if let Some(recording) = &mut self.recording {
             recording.output(&bytes);
         }
+        self.check_recording();
         self.history.push(bytes);
     }
 
@@ -144,6 +149,14 @@ impl State {
 
     pub(super) fn record(&mut self, recording: Option<Recording>) {
         self.recording = recording;
+    }
+
+    /// Tells the owner where nothing is recorded any more: she may have let somebody in because it is.
+    fn check_recording(&mut self) {
+        if self.recording.as_ref().is_some_and(Recording::has_failed) {
+            self.recording = None;
+            self.notify_owner(RECORDED_NO_MORE);
+        }
     }
 
     /// Gives somebody a seat.
