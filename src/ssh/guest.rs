@@ -82,7 +82,9 @@ struct Show<'a> {
 impl Show<'_> {
     /// Draws until it is over, and says why.
     async fn run(mut self, mut control: mpsc::Receiver<Control>) -> String {
-        let mut presence = self.visit.enter();
+        let Some(mut presence) = self.visit.enter() else {
+            return "you are here too often already".to_owned();
+        };
         self.send(READY.to_owned()).await;
         let mut due = Some(Instant::now());
         let mut drawn = Instant::now();

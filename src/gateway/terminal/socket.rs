@@ -91,8 +91,14 @@ impl Desk {
             Caller::Owner => (Access::Owner, "owner".to_owned()),
             Caller::Guest(visit) => (visit.access(), visit.name().to_owned()),
         };
+        let presence = match &caller {
+            Caller::Owner => None,
+            Caller::Guest(visit) => visit.enter(),
+        };
         let found = match &caller {
             Caller::Owner => self.owner_s(terminal.map(TerminalId::from), new, size).await,
+            Caller::Guest(visit) if visit.is_over() => Err("Your visit is over.".to_owned()),
+            Caller::Guest(_) if presence.is_none() => Err("You are here too often already.".to_owned()),
             Caller::Guest(visit) => {
                 self.terminals.get(visit.terminal()).ok_or_else(|| "The terminal is no more.".to_owned())
             }
@@ -120,10 +126,7 @@ impl Desk {
         let telling = Telling {
             desk: &self,
             attachment,
-            presence: match &caller {
-                Caller::Owner => None,
-                Caller::Guest(visit) => Some(visit.enter()),
-            },
+            presence,
             caller: &caller,
             acknowledged,
             replies,
