@@ -50,7 +50,7 @@ impl Relay {
 
     /// What of it reaches the program.
     pub fn typed(&mut self, seat: SeatId, at: Option<u64>, bytes: &[u8]) -> Bytes {
-        self.0.typed(seat, at, Bytes::copy_from_slice(bytes))
+        self.0.typed(seat, at, Bytes::copy_from_slice(bytes)).bytes
     }
 
     /// Somebody's window has another size.

@@ -15,7 +15,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Attach, Attachment, Forget, Keep, Recording, TerminalId, state::State, winsize};
+use super::{
+    Attach, Attachment, Forget, Keep, Recording, TerminalId,
+    state::{SeatId, State},
+    winsize,
+};
 use crate::{
     host::{LocalHost, Started},
     sys::{descriptor::set_nonblocking, process::Exit, readiness, terminal},
@@ -29,6 +33,14 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Messages of input that wait; each is bounded by whoever takes it in.
 const WAITING: usize = 16;
 
+/// What somebody has typed.
+#[derive(Default)]
+pub(super) struct Input {
+    /// Whose it is, where that is a guest: what has not reached the terminal goes when he is sent away.
+    pub(super) guest: Option<SeatId>,
+    pub(super) bytes: Bytes,
+}
+
 /// A terminal of a session. Cheap to clone.
 #[derive(Clone)]
 pub struct Terminal(pub(super) Arc<Inner>);
@@ -40,7 +52,7 @@ pub(super) struct Inner {
     pub(super) news: watch::Sender<()>,
     /// There may be something for the relay to do.
     pub(super) progress: Notify,
-    pub(super) input: mpsc::Sender<Bytes>,
+    pub(super) input: mpsc::Sender<Input>,
     host: Arc<LocalHost>,
     program: u64,
 }
@@ -93,7 +105,7 @@ impl Terminal {
             inner: Arc::clone(&inner),
             pty,
             typed,
-            pending: Bytes::new(),
+            pending: Input::default(),
             written: Bytes::new(),
             size,
             silent: false,
@@ -157,9 +169,9 @@ impl Terminal {
 struct Relay {
     inner: Arc<Inner>,
     pty: AsyncFd<OwnedFd>,
-    typed: mpsc::Receiver<Bytes>,
+    typed: mpsc::Receiver<Input>,
     /// What was typed and is still to be written.
-    pending: Bytes,
+    pending: Input,
     /// What the program has written and the screen is still to show.
     written: Bytes,
     /// The size that the kernel knows.
@@ -171,7 +183,7 @@ struct Relay {
 enum Turn {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
-    Typed(Bytes),
+    Typed(Input),
     Show,
     Exited(Option<Exit>),
     LookAgain,
@@ -185,6 +197,9 @@ impl Relay {
             self.apply_size();
             let (held, abandoned) = {
                 let mut state = self.inner.state();
+                if self.pending.guest.is_some_and(|guest| state.is_expelled(guest)) {
+                    self.pending = Input::default();
+                }
                 (state.held(Instant::now()), state.is_abandoned())
             };
             if abandoned {
@@ -193,12 +208,12 @@ impl Relay {
             }
             let shows = !self.written.is_empty();
             let reads = held.is_none() && !self.silent && !shows;
-            let writes = !self.pending.is_empty() && !self.silent;
+            let writes = !self.pending.bytes.is_empty() && !self.silent;
             let turn = tokio::select! {
                 biased;
                 // What is typed comes first: an interrupt is to overtake what it interrupts.
-                Some(bytes) = self.typed.recv(), if self.pending.is_empty() => Turn::Typed(bytes),
-                wrote = self.pty.async_io(Interest::WRITABLE, |pty| write(pty, &self.pending)), if writes => Turn::Wrote(wrote),
+                Some(input) = self.typed.recv(), if self.pending.bytes.is_empty() => Turn::Typed(input),
+                wrote = self.pty.async_io(Interest::WRITABLE, |pty| write(pty, &self.pending.bytes)), if writes => Turn::Wrote(wrote),
                 read = self.pty.async_io(Interest::READABLE, |pty| read(pty, &mut buffer)), if reads => Turn::Read(read),
                 // The others first: it may cost much.
                 () = tokio::task::yield_now(), if shows => Turn::Show,
@@ -207,10 +222,10 @@ impl Relay {
                 () = tokio::time::sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => Turn::LookAgain,
             };
             match turn {
-                Turn::Typed(bytes) => self.pending = bytes,
-                Turn::Wrote(Ok(count)) => self.pending.advance(count),
+                Turn::Typed(input) => self.pending = input,
+                Turn::Wrote(Ok(count)) => self.pending.bytes.advance(count),
                 // Nobody reads it any more.
-                Turn::Wrote(Err(_)) => self.pending = Bytes::new(),
+                Turn::Wrote(Err(_)) => self.pending = Input::default(),
                 Turn::Read(Ok(count @ 1..)) => {
                     self.written = Bytes::copy_from_slice(&buffer[..count]);
                     self.show();

@@ -1,13 +1,13 @@
 //! What is known of one terminal: its output, its screen, who is there and how far he is. Decides, and does no I/O.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
     Attach, Began, ClientId, Event, Keep, Recording, Sight, emulator::Emulator, history::History, hold::Hold,
-    typed::Typed,
+    relay::Input, typed::Typed,
 };
 use crate::{
     sys::process::Exit,
@@ -34,6 +34,8 @@ pub(super) struct State {
     keep: Keep,
     seats: BTreeMap<SeatId, Seat>,
     last_seat: SeatId,
+    /// Those who were sent away.
+    expelled: BTreeSet<SeatId>,
     /// Whose size counts, and who answers what programs ask of a terminal.
     lead: Option<SeatId>,
     absent: VecDeque<(ClientId, Hold)>,
@@ -81,6 +83,7 @@ impl State {
             keep,
             seats: BTreeMap::new(),
             last_seat: 0,
+            expelled: BTreeSet::new(),
             lead: None,
             absent: VecDeque::new(),
             typed: Typed::default(),
@@ -195,6 +198,19 @@ impl State {
         (id, Began { reset: known.is_none(), from, replay, taken, size: self.size, leads })
     }
 
+    /// Whether who had this seat was sent away.
+    pub(super) fn is_expelled(&self, id: SeatId) -> bool {
+        self.expelled.contains(&id)
+    }
+
+    /// Sends somebody away: his seat is no good any more, nor is what he has typed and no program has read.
+    pub(super) fn expel(&mut self, id: SeatId, now: Instant) {
+        if self.seats.contains_key(&id) {
+            self.leave(id, now);
+            self.expelled.insert(id);
+        }
+    }
+
     /// Takes a seat away.
     pub(super) fn leave(&mut self, id: SeatId, now: Instant) {
         let Some(seat) = self.seats.remove(&id) else { return };
@@ -246,11 +262,11 @@ impl State {
     }
 
     /// Judges what somebody types: what of it is new, if he may. `at` is its offset in what his page has typed.
-    pub(super) fn typed(&mut self, id: SeatId, at: Option<u64>, bytes: Bytes) -> Bytes {
-        let Some(seat) = self.seats.get(&id) else { return Bytes::new() };
-        if seat.access < Access::Type {
-            return Bytes::new();
-        }
+    pub(super) fn typed(&mut self, id: SeatId, at: Option<u64>, bytes: Bytes) -> Input {
+        let Some(seat) = self.seats.get(&id).filter(|seat| seat.access >= Access::Type) else {
+            return Input::default();
+        };
+        let seat_of_a_guest = (seat.access != Access::Owner).then_some(id);
         let new = match (at, &seat.client) {
             (Some(at), Some(client)) => self.typed.take(client, at, bytes),
             _ => bytes,
@@ -264,7 +280,8 @@ impl State {
                 self.take_lead(id);
             }
         }
-        new
+        self.check_recording();
+        Input { guest: seat_of_a_guest, bytes: new }
     }
 
     /// How much of what this page has typed has been taken.

@@ -113,13 +113,21 @@ fn threat_37_what_a_viewer_types_goes_nowhere() {
     let viewer = join(&mut state, Access::View);
     for bytes in ["q", "\x03", "\x1b[200~rm\x1b[201~", "\x02:kill-server\r", "\x1bP$q\"p\x1b\\"] {
         for at in [None, Some(0), Some(u64::MAX)] {
-            assert_eq!(state.typed(viewer, at, Bytes::from(bytes)), "", "{bytes:?} at {at:?}");
+            assert_eq!(state.typed(viewer, at, Bytes::from(bytes)).bytes, "", "{bytes:?} at {at:?}");
         }
     }
     let guest = join(&mut state, Access::Type);
-    assert_eq!(state.typed(guest, Some(0), Bytes::from("ls\r")), "ls\r");
+    let typed = state.typed(guest, Some(0), Bytes::from("ls\r"));
+    assert_eq!((typed.bytes, typed.guest), (Bytes::from("ls\r"), Some(guest)));
     state.leave(guest, Instant::now());
-    assert_eq!(state.typed(guest, Some(3), Bytes::from("ls\r")), "", "he has left");
+    assert!(!state.is_expelled(guest), "what he has typed is read when he has left");
+    assert_eq!(state.typed(guest, Some(3), Bytes::from("ls\r")).bytes, "");
+    let guest = join(&mut state, Access::Type);
+    state.expel(guest, Instant::now());
+    assert!(state.is_expelled(guest), "and is not when he was sent away");
+    assert_eq!(state.typed(guest, Some(3), Bytes::from("ls\r")).bytes, "");
+    says(&mut state, "secret");
+    assert_eq!(hears(&mut state, guest), []);
 }
 
 #[test]
