@@ -10,7 +10,10 @@ mod visit;
 use std::{
     fmt, io,
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,10 +28,12 @@ use crate::{
 };
 
 pub use place::Place;
-pub use visit::{News, Over, Presence, Visit, Visiting};
+pub use visit::{Connected, News, Over, Presence, Visit, Visiting};
 
 /// The most people who may be let in at a time.
 const MOST: usize = 32;
+/// The most connections of one person at a time: each costs a picture of the screen whenever it changes.
+pub const CONNECTIONS: usize = 8;
 /// How long before its end a visit's people are warned.
 pub const WARNING: Duration = Duration::from_secs(5 * 60);
 /// The key by which an owner on a terminal of her own ends all visits to it: Ctrl-^. Hers again when nobody is let in.
@@ -126,8 +131,10 @@ struct Grant {
     /// Where it was first used.
     place: Option<Place>,
     stay: watch::Sender<visit::Stay>,
-    /// One clone for each connection, and this one.
-    here: Arc<()>,
+    /// How many connections its person has.
+    here: Arc<AtomicUsize>,
+    /// And how many by ssh, whether he is shown something there or not.
+    connected: Arc<AtomicUsize>,
 }
 
 impl Grant {
@@ -144,7 +151,8 @@ impl Grant {
             access: self.access,
             terminal: self.terminal,
             stay: self.stay.subscribe(),
-            here: Arc::downgrade(&self.here),
+            here: Arc::clone(&self.here),
+            connected: Arc::clone(&self.connected),
         }
     }
 
@@ -190,6 +198,7 @@ impl Guests {
             place: None,
             stay,
             here: Arc::default(),
+            connected: Arc::default(),
         };
         tokio::spawn(watch_over(self.clone(), id, grant.name(), grant.terminal, visiting));
         table.grants.push(grant);
@@ -230,7 +239,7 @@ impl Guests {
                 access: grant.access,
                 terminal: grant.terminal.value(),
                 from: grant.place,
-                connections: Arc::strong_count(&grant.here) - 1,
+                connections: grant.here.load(Ordering::Relaxed),
                 seconds_left: grant.stay.borrow().until.saturating_duration_since(now).as_secs(),
             })
             .collect()

@@ -49,13 +49,35 @@ async fn who_is_revoked_hears_of_it_at_once_and_does_not_come_back() {
     let (guests, told) = guests();
     let (id, code) = guests.grant(terms(Access::View, 30)).unwrap();
     let bob = guests.claim(code.reveal(), &peer("10.0.0.1:1")).unwrap();
-    let mut here = bob.enter();
+    let mut here = bob.enter().unwrap();
     assert_eq!(guests.list()[0].connections, 1);
     assert_eq!(guests.revoke("nobody"), 0);
     assert_eq!(guests.revoke(&id.to_string()), 1);
     assert_eq!(here.next().await, News::Over(Over::Revoked));
     assert!(bob.is_over() && guests.list().is_empty());
     assert!(guests.claim(code.reveal(), &peer("10.0.0.1:1")).is_none());
+    settle().await;
+    drop(here);
+    let told = told.lock().unwrap().join("; ");
+    assert_eq!(told, "g1 is here and watches; the visit of g1 is over: the owner has ended it; g1 has gone");
+}
+
+#[tokio::test]
+async fn one_person_s_connections_are_bounded_and_the_owner_hears_of_the_person() {
+    let (guests, told) = guests();
+    let (_, code) = guests.grant(terms(Access::View, 30)).unwrap();
+    let bob = guests.claim(code.reveal(), &peer("10.0.0.1:1")).unwrap();
+    let again = guests.claim(code.reveal(), &peer("10.0.0.1:2")).unwrap();
+    let mut here: Vec<_> = (0..CONNECTIONS).map(|_| bob.enter().unwrap()).collect();
+    assert!(bob.enter().is_none() && again.enter().is_none());
+    let mut by_ssh: Vec<_> = (0..CONNECTIONS).map(|_| bob.connect().unwrap()).collect();
+    assert!(bob.connect().is_none() && again.connect().is_none());
+    by_ssh.pop();
+    assert!(again.connect().is_some());
+    assert_eq!(guests.list()[0].connections, CONNECTIONS);
+    here.pop();
+    here.push(again.enter().unwrap());
+    guests.revoke_all();
     settle().await;
     drop(here);
     let told = told.lock().unwrap().join("; ");
@@ -107,7 +129,7 @@ fn people_are_warned_and_sent_away_and_can_be_let_stay() {
         let (guests, told) = guests();
         let (id, code) = guests.grant(terms(Access::Type, 30)).unwrap();
         let bob = guests.claim(code.reveal(), &peer("10.0.0.1:1")).unwrap();
-        let mut here = bob.enter();
+        let mut here = bob.enter().unwrap();
         let began = Instant::now();
         let minutes = |n: u64| Duration::from_secs(n * 60);
         assert_eq!(here.next().await, News::EndsSoon { minutes: 5 });

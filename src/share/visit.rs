@@ -2,13 +2,16 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{GuestId, Guests, WARNING};
+use super::{CONNECTIONS, GuestId, Guests, WARNING};
 use crate::{terminal::TerminalId, words::Access};
 
 /// How long a visit goes on.
@@ -33,8 +36,10 @@ pub struct Visit {
     pub(super) access: Access,
     pub(super) terminal: TerminalId,
     pub(super) stay: watch::Receiver<Stay>,
-    /// Cloned by each connection, and by nothing else.
-    pub(super) here: Weak<()>,
+    /// How often this person is here.
+    pub(super) here: Arc<AtomicUsize>,
+    /// How many connections he has by ssh.
+    pub(super) connected: Arc<AtomicUsize>,
 }
 
 impl Visit {
@@ -79,14 +84,35 @@ impl Visit {
         }
     }
 
-    /// One more connection of this person's: counted until it is dropped, and told when to end.
-    pub fn enter(&self) -> Presence {
-        let verb = if self.access == Access::Type { "types with you" } else { "watches" };
-        self.guests.tell(self.terminal, &format!("{} is here and {verb}", self.name));
-        let visiting = Visiting::new(self.stay.clone());
-        let presence = Presence { visiting, visit: self.clone(), here: self.here.upgrade() };
+    /// One more connection by ssh, whatever it is for: counted while what this returns is there. None where he has
+    /// [`CONNECTIONS`] already.
+    pub fn connect(&self) -> Option<Connected> {
+        let room = |open: usize| (open < CONNECTIONS).then_some(open + 1);
+        self.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(Connected(Arc::clone(&self.connected)))
+    }
+
+    /// One more connection of this person's: counted until it is dropped, and told when to end. None where he has
+    /// [`CONNECTIONS`] already. The owner hears of the first.
+    pub fn enter(&self) -> Option<Presence> {
+        let room = |here: usize| (here < CONNECTIONS).then_some(here + 1);
+        let before = self.here.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        let presence = Presence { visiting: Visiting::new(self.stay.clone()), visit: self.clone() };
+        if before == 0 {
+            let verb = if self.access == Access::Type { "types with you" } else { "watches" };
+            self.guests.tell(self.terminal, &format!("{} is here and {verb}", self.name));
+        }
         self.guests.stir();
-        presence
+        Some(presence)
+    }
+}
+
+/// A guest's connection by ssh.
+pub struct Connected(Arc<AtomicUsize>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -94,8 +120,6 @@ impl Visit {
 pub struct Presence {
     visiting: Visiting,
     visit: Visit,
-    /// Counted, as long as it is here.
-    here: Option<Arc<()>>,
 }
 
 impl Presence {
@@ -107,10 +131,11 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let Visit { guests, name, terminal, .. } = &self.visit;
-        guests.tell(*terminal, &format!("{name} has gone"));
+        let Visit { guests, name, terminal, here, .. } = &self.visit;
         // No longer counted when the others look.
-        self.here = None;
+        if here.fetch_sub(1, Ordering::Relaxed) == 1 {
+            guests.tell(*terminal, &format!("{name} has gone"));
+        }
         guests.stir();
     }
 }

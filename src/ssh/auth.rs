@@ -24,7 +24,7 @@ use super::{
     permits::Permits,
     source::Source,
 };
-use crate::share::{Guests, Over, Visit};
+use crate::share::{Connected, Guests, Over, Visit};
 
 /// How long it takes to hear that a password is wrong. PAM itself takes about two seconds, and only where the name is
 /// right: longer than that, so that nobody hears which of the two it was.
@@ -108,7 +108,7 @@ enum Admitted {
     /// As the owner, with what her key, certificate or password is for.
     Owner(Permits),
     /// As somebody who is let in to a terminal, and to nothing else.
-    Guest(Visit),
+    Guest(Visit, #[expect(dead_code, reason = "counted while it is there")] Connected),
 }
 
 /// One client's way through the door.
@@ -142,7 +142,7 @@ impl Authentication {
     /// The visit of a guest's client, once it has shown its code.
     pub(super) fn visit(&self) -> Option<&Visit> {
         match self.admitted() {
-            Some(Admitted::Guest(visit)) => Some(visit),
+            Some(Admitted::Guest(visit, _)) => Some(visit),
             _ => None,
         }
     }
@@ -178,10 +178,11 @@ impl Authentication {
         if self.way == Way::Network
             && user == GUEST
             && let Some(visit) = self.door.guests.claim(password, &self.peer)
+            && let Some(connected) = visit.connect()
         {
             tracing::info!(peer = %shown(&self.peer), "ssh lets {} in", visit.name());
             let _ = self.visit.set(visit.clone());
-            self.admitted = Some(Admitted::Guest(visit));
+            self.admitted = Some(Admitted::Guest(visit, connected));
             return Auth::Accept;
         }
         let refusal = self.refuse(user, "wrong name or password");

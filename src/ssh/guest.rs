@@ -44,6 +44,9 @@ pub(super) struct Reception {
 /// Shows him the terminal until he leaves, or has to.
 pub(super) async fn run(terminals: Terminals, reception: Reception) {
     let Reception { visit, owner, size, client, control } = reception;
+    if visit.is_over() {
+        return leave(&client, "", "your visit is over").await;
+    }
     let seat = terminals.get(visit.terminal()).and_then(|terminal| {
         let (access, who) = (visit.access(), visit.name().to_owned());
         terminal.attach(Attach { access, client: None, who, have: None, size: None })
@@ -54,9 +57,20 @@ pub(super) async fn run(terminals: Terminals, reception: Reception) {
     let mut gone = client.lane.gone.clone();
     let controls = seat.controls();
     let show = Show { seat, visit: &visit, owner: &owner, picture: Picture::new(size), client: &client };
+    // With his visit he types no more: also one who does not read, and so is not told.
+    let types = async {
+        tokio::select! {
+            biased;
+            _ = visit.over() => {
+                controls.expel();
+                std::future::pending().await
+            }
+            () = type_in(&controls, visit.access(), &client) => {}
+        }
+    };
     let why = tokio::select! {
         why = show.run(control) => Some(why),
-        () = type_in(&controls, visit.access(), &client) => Some("you have left".to_owned()),
+        () = types => Some("you have left".to_owned()),
         () = gone.wait() => None,
     };
     if let Some(why) = why {
@@ -82,7 +96,9 @@ struct Show<'a> {
 impl Show<'_> {
     /// Draws until it is over, and says why.
     async fn run(mut self, mut control: mpsc::Receiver<Control>) -> String {
-        let mut presence = self.visit.enter();
+        let Some(mut presence) = self.visit.enter() else {
+            return "you are here too often already".to_owned();
+        };
         self.send(READY.to_owned()).await;
         let mut due = Some(Instant::now());
         let mut drawn = Instant::now();

@@ -90,17 +90,23 @@ async fn type_in(controls: &Controls, client: &Client, guests: &Guests, terminal
     let Ok((sender, mut receiver)) = pipe::pipe() else { return };
     let pour = client.lane.inbound.pour(Sink::Pipe(sender));
     let keys = async {
-        let mut buffer = BytesMut::new();
+        let (mut buffer, mut waiting) = (BytesMut::with_capacity(TYPED), Bytes::new());
+        // The key that ends visits is heard also while a guest has filled what the terminal has not read.
         loop {
-            buffer.reserve(TYPED);
-            match receiver.read_buf(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {
-                    let mut keys = buffer.split();
-                    guests.heed_end_key(terminal, &mut keys);
-                    controls.input(keys.freeze()).await;
-                }
+            tokio::select! {
+                () = controls.input(waiting.clone()), if !waiting.is_empty() => waiting.clear(),
+                read = receiver.read_buf(&mut buffer), if buffer.len() < TYPED => match read {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => guests.heed_end_key(terminal, &mut buffer),
+                },
             }
+            if waiting.is_empty() {
+                waiting = buffer.split().freeze();
+                buffer.reserve(TYPED);
+            }
+        }
+        for rest in [waiting, buffer.freeze()] {
+            controls.input(rest).await;
         }
     };
     tokio::join!(pour, keys);

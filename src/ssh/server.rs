@@ -37,7 +37,7 @@ use crate::{config, host::LocalHost, share::Guests, sys::diag, terminal::Termina
 
 /// How long those under way may take when the session has ended.
 const DRAIN: Duration = Duration::from_millis(200);
-/// The most connections at once.
+/// The most connections at once, over the network; and as many of the owner's own processes, whoever else is here.
 const CONNECTIONS: usize = 256;
 /// Read from the network in one go, so that a packet's length and the packet do not take a system call each.
 const READ_AHEAD: usize = 64 * 1024;
@@ -96,6 +96,7 @@ struct Inner {
     /// For the owner's own processes.
     control: Arc<server::Config>,
     places: Arc<Semaphore>,
+    own_places: Arc<Semaphore>,
     startups: Startups,
     grace: Duration,
     closing: watch::Sender<bool>,
@@ -125,6 +126,7 @@ impl Server {
             network: Arc::new(network),
             control: Arc::new(control),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
+            own_places: Arc::new(Semaphore::new(CONNECTIONS)),
             startups,
             grace: config.login_grace.duration(),
             closing: watch::Sender::new(false),
@@ -197,7 +199,7 @@ impl Server {
 
     /// Serves a connection that came from one of the owner's own processes, as the kernel has said.
     pub async fn serve_owner(&self, stream: std::os::unix::net::UnixStream) {
-        let Ok(_place) = Arc::clone(&self.0.places).try_acquire_owned() else { return };
+        let Ok(_place) = Arc::clone(&self.0.own_places).try_acquire_owned() else { return };
         let ready = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
         let Ok((stream, cut)) = ready.and_then(|stream| Cut::of(&stream).map(|cut| (stream, cut))) else {
             return;
@@ -218,7 +220,9 @@ impl Server {
         self.0.closing.send_replace(true);
         // All places are free when nobody is here any more.
         let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = timeout(DRAIN * 2, self.0.places.acquire_many(all)).await;
+        let gone =
+            async { tokio::join!(self.0.places.acquire_many(all), self.0.own_places.acquire_many(all)) };
+        let _ = timeout(DRAIN * 2, gone).await;
     }
 
     async fn serve<S>(&self, stream: S, arrival: Arrival)

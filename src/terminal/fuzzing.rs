@@ -20,7 +20,10 @@ impl Relay {
 
     /// The program writes.
     pub fn output(&mut self, bytes: &[u8]) {
-        self.0.output(Bytes::copy_from_slice(bytes), Instant::now());
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        while !bytes.is_empty() {
+            self.0.output(&mut bytes, Instant::now());
+        }
     }
 
     /// Somebody comes.
@@ -47,7 +50,7 @@ impl Relay {
 
     /// What of it reaches the program.
     pub fn typed(&mut self, seat: SeatId, at: Option<u64>, bytes: &[u8]) -> Bytes {
-        self.0.typed(seat, at, Bytes::copy_from_slice(bytes))
+        self.0.typed(seat, at, Bytes::copy_from_slice(bytes)).bytes
     }
 
     /// Somebody's window has another size.

@@ -4,6 +4,7 @@
 //! The relay enforces who may do what: a viewer's bytes end here, and only the owner's window decides on the size. It knows
 //! no network and no protocol; who somebody is has been judged before he is given a seat.
 
+mod emulator;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod history;
@@ -129,6 +130,8 @@ impl Terminals {
         let size = winsize(new.size);
         let (ours, theirs) = terminal::pair(&size, new.modes.as_ref())?;
         let label = label(&new.what);
+        // What can fail comes first: who fails with the table in hand takes the terminal out of it, and waits for himself.
+        let ours = relay::watched(ours)?;
         let started = self.0.host.exec(new.what, &new.env, Streams::Terminal(theirs)).await?;
         let mut open = self.0.open();
         open.last += 1;
@@ -141,7 +144,7 @@ impl Terminals {
             size: new.size,
             keep: new.keep,
             label,
-        })?;
+        });
         open.terminals.insert(id, terminal.clone());
         drop(open);
         self.0.changed.send_replace(());

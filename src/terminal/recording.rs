@@ -7,20 +7,25 @@
 use std::{
     fs::OpenOptions,
     io::{self, BufWriter, Write},
+    iter,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Instant,
 };
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::words::Size;
 
-/// Events that wait to be written.
-const WAITING: usize = 1024;
+/// Bytes that wait to be written: what a program writes in a moment is no reason to end a recording.
+const WAITING: usize = 32 * 1024 * 1024;
 
 /// Why nothing is recorded.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +37,22 @@ pub struct RecordingError {
 
 /// A recording under way; ends when dropped.
 pub struct Recording {
-    lines: Option<mpsc::SyncSender<String>>,
+    lines: Option<mpsc::Sender<String>>,
+    /// Shared with who writes them.
+    waiting: Arc<Waiting>,
     began: Instant,
     /// What came of a character whose rest has not come yet.
     partial: Vec<u8>,
     /// Who typed last.
     typist: Option<String>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// How many bytes wait.
+    bytes: AtomicUsize,
+    /// There were too many; the rest is not recorded.
+    cut: AtomicBool,
 }
 
 impl Recording {
@@ -48,33 +63,29 @@ impl Recording {
     pub fn begin(path: &Path, size: Size, title: &str) -> Result<Self, RecordingError> {
         let failed = |source| RecordingError { path: path.to_owned(), source };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        let (lines, waiting) = mpsc::sync_channel::<String>(WAITING);
         let header = json!({
             "version": 2, "width": size.cols(), "height": size.rows(),
             "timestamp": Timestamp::now().as_second(), "title": title,
         });
-        let mut out = BufWriter::new(file);
-        writeln!(out, "{header}").map_err(failed)?;
-        thread::Builder::new()
-            .name("recording".to_owned())
-            .spawn(move || {
-                while let Ok(line) = waiting.recv() {
-                    // What cannot be written is the recording's end, and nobody else's.
-                    if writeln!(out, "{line}").is_err() {
-                        return;
-                    }
-                    for line in waiting.try_iter() {
-                        if writeln!(out, "{line}").is_err() {
-                            return;
-                        }
-                    }
-                    if out.flush().is_err() {
-                        return;
-                    }
-                }
-            })
-            .map_err(failed)?;
-        Ok(Self { lines: Some(lines), began: Instant::now(), partial: Vec::new(), typist: None })
+        Self::onto(BufWriter::new(file), &header).map_err(failed)
+    }
+
+    fn onto(mut out: impl Write + Send + 'static, header: &Value) -> io::Result<Self> {
+        let (lines, coming) = mpsc::channel::<String>();
+        let (waiting, began) = (Arc::<Waiting>::default(), Instant::now());
+        let known = Arc::clone(&waiting);
+        writeln!(out, "{header}")?;
+        out.flush()?;
+        thread::Builder::new().name("recording".to_owned()).spawn(move || {
+            // What cannot be written is the recording's end, and nobody else's.
+            let _ = write_all(&mut out, &coming, &known, began);
+        })?;
+        Ok(Self { lines: Some(lines), waiting, began, partial: Vec::new(), typist: None })
+    }
+
+    /// Whether its file has not been written fast enough, or not at all: nothing more is recorded.
+    pub(super) fn has_failed(&self) -> bool {
+        self.lines.is_none()
     }
 
     /// The program has written.
@@ -104,12 +115,42 @@ impl Recording {
     }
 
     fn write(&mut self, kind: &str, text: &str) {
-        let line = json!([self.began.elapsed().as_secs_f64(), kind, text]).to_string();
-        if self.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_err()) {
+        let Some(lines) = &self.lines else { return };
+        let line = event(self.began, kind, text);
+        let len = line.len();
+        let cut = self.waiting.bytes.fetch_add(len, Ordering::Relaxed) + len > WAITING;
+        if cut {
+            self.waiting.cut.store(true, Ordering::Relaxed);
+        }
+        if cut || lines.send(line).is_err() {
             tracing::warn!("a recording has ended: its file cannot be written fast enough, or not at all");
             self.lines = None;
         }
     }
+}
+
+fn event(began: Instant, kind: &str, text: &str) -> String {
+    json!([began.elapsed().as_secs_f64(), kind, text]).to_string()
+}
+
+/// Writes what comes, to its end.
+fn write_all(
+    out: &mut impl Write,
+    coming: &mpsc::Receiver<String>,
+    waiting: &Waiting,
+    began: Instant,
+) -> io::Result<()> {
+    while let Ok(first) = coming.recv() {
+        for line in iter::once(first).chain(coming.try_iter()) {
+            writeln!(out, "{line}")?;
+            waiting.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        }
+        out.flush()?;
+    }
+    if waiting.cut.load(Ordering::Relaxed) {
+        writeln!(out, "{}", event(began, "m", "what follows was too much to be recorded"))?;
+    }
+    out.flush()
 }
 
 /// How many of these bytes make whole characters: all but the beginning of one that is still to come.
@@ -129,6 +170,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
 
     #[test]
     fn a_character_is_never_cut() {
@@ -141,6 +183,82 @@ mod tests {
         }
         assert_eq!(whole_characters(b"\xff\xff\xff\xff"), 4);
         assert_eq!(whole_characters(b"\x80\x80\x80\x80"), 4);
+    }
+
+    /// A disk that takes nothing before it is told to, and maybe not then.
+    struct Disk {
+        go_on: mpsc::Receiver<bool>,
+        goes: Option<bool>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // The header is what is written first.
+            if !self.written.lock().unwrap().is_empty() && self.goes.is_none() && bytes != b"\n" {
+                self.goes = self.go_on.recv().ok();
+            }
+            if self.goes == Some(false) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn onto_a_disk() -> (Recording, mpsc::Sender<bool>, Arc<Mutex<Vec<u8>>>) {
+        let (go_on, waits) = mpsc::channel();
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let disk = Disk { go_on: waits, goes: None, written: Arc::clone(&written) };
+        (Recording::onto(BufWriter::new(disk), &json!("header")).unwrap(), go_on, written)
+    }
+
+    fn wait_for(what: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !what() {
+            assert!(begun.elapsed().as_secs() < 10);
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn many_events_at_once_are_no_reason_to_end_it() {
+        let (mut recording, go_on, written) = onto_a_disk();
+        for _ in 0..20_000 {
+            recording.output(b"x");
+        }
+        assert!(!recording.has_failed());
+        go_on.send(true).unwrap();
+        drop(recording);
+        wait_for(|| written.lock().unwrap().iter().filter(|byte| **byte == b'\n').count() == 20_001);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_keep_up_ends_it_and_its_last_line_says_so() {
+        let (mut recording, go_on, written) = onto_a_disk();
+        let much = vec![b'x'; 1024 * 1024];
+        for _ in 0..WAITING / much.len() + 1 {
+            recording.output(&much);
+        }
+        assert!(recording.has_failed());
+        go_on.send(true).unwrap();
+        wait_for(|| written.lock().unwrap().ends_with(b"too much to be recorded\"]\n"));
+    }
+
+    #[test]
+    fn a_full_disk_ends_it() {
+        let (mut recording, go_on, _) = onto_a_disk();
+        go_on.send(false).unwrap();
+        let begun = Instant::now();
+        while !recording.has_failed() {
+            recording.output(b"x");
+            assert!(begun.elapsed().as_secs() < 10);
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -14,7 +15,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Attach, Attachment, Forget, Keep, Recording, TerminalId, state::State, winsize};
+use super::{
+    Attach, Attachment, Forget, Keep, Recording, TerminalId,
+    state::{SeatId, State},
+    winsize,
+};
 use crate::{
     host::{LocalHost, Started},
     sys::{descriptor::set_nonblocking, process::Exit, readiness, terminal},
@@ -23,8 +28,18 @@ use crate::{
 
 /// The most that is read in one go, before others have their turn.
 const TURN: usize = 64 * 1024;
+/// How long what a program wrote before its end may take, should a screen of it cost much.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Messages of input that wait; each is bounded by whoever takes it in.
 const WAITING: usize = 16;
+
+/// What somebody has typed.
+#[derive(Default)]
+pub(super) struct Input {
+    /// Whose it is, where that is a guest: what has not reached the terminal goes when he is sent away.
+    pub(super) guest: Option<SeatId>,
+    pub(super) bytes: Bytes,
+}
 
 /// A terminal of a session. Cheap to clone.
 #[derive(Clone)]
@@ -37,7 +52,7 @@ pub(super) struct Inner {
     pub(super) news: watch::Sender<()>,
     /// There may be something for the relay to do.
     pub(super) progress: Notify,
-    pub(super) input: mpsc::Sender<Bytes>,
+    pub(super) input: mpsc::Sender<Input>,
     host: Arc<LocalHost>,
     program: u64,
 }
@@ -54,12 +69,21 @@ impl Inner {
     }
 }
 
+/// Our side of a pseudoterminal, on the current runtime.
+///
+/// # Errors
+/// Where the runtime's poll cannot take it (`epoll_ctl(2)`).
+pub(super) fn watched(pty: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    set_nonblocking(&pty)?;
+    readiness::watch(pty, Interest::READABLE | Interest::WRITABLE)
+}
+
 /// What a terminal is made of.
 pub(super) struct Parts {
     /// Its number; takes it out of the table in the end.
     pub(super) forget: Forget,
     /// Our side of it.
-    pub(super) pty: OwnedFd,
+    pub(super) pty: AsyncFd<OwnedFd>,
     /// The program on the other.
     pub(super) started: Started,
     pub(super) host: Arc<LocalHost>,
@@ -70,10 +94,8 @@ pub(super) struct Parts {
 
 impl Terminal {
     /// Begins to relay.
-    pub(super) fn begin(parts: Parts) -> io::Result<Self> {
+    pub(super) fn begin(parts: Parts) -> Self {
         let Parts { forget, pty, started, host, size, keep, label } = parts;
-        set_nonblocking(&pty)?;
-        let pty = readiness::watch(pty, Interest::READABLE | Interest::WRITABLE)?;
         let (input, typed) = mpsc::channel(WAITING);
         let inner = Arc::new(Inner {
             id: forget.id,
@@ -84,13 +106,20 @@ impl Terminal {
             host,
             program: started.id(),
         });
-        let relay =
-            Relay { inner: Arc::clone(&inner), pty, typed, pending: Bytes::new(), size, silent: false };
+        let relay = Relay {
+            inner: Arc::clone(&inner),
+            pty,
+            typed,
+            pending: Input::default(),
+            written: Bytes::new(),
+            size,
+            silent: false,
+        };
         tokio::spawn(async move {
             relay.run(started).await;
             drop(forget);
         });
-        Ok(Self(inner))
+        Self(inner)
     }
 
     /// Its number.
@@ -145,9 +174,11 @@ impl Terminal {
 struct Relay {
     inner: Arc<Inner>,
     pty: AsyncFd<OwnedFd>,
-    typed: mpsc::Receiver<Bytes>,
+    typed: mpsc::Receiver<Input>,
     /// What was typed and is still to be written.
-    pending: Bytes,
+    pending: Input,
+    /// What the program has written and the screen is still to show.
+    written: Bytes,
     /// The size that the kernel knows.
     size: Size,
     /// No program has it open any more.
@@ -157,7 +188,8 @@ struct Relay {
 enum Turn {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
-    Typed(Bytes),
+    Typed(Input),
+    Show,
     Exited(Option<Exit>),
     LookAgain,
 }
@@ -170,38 +202,46 @@ impl Relay {
             self.apply_size();
             let (held, abandoned) = {
                 let mut state = self.inner.state();
+                if self.pending.guest.is_some_and(|guest| state.is_expelled(guest)) {
+                    self.pending = Input::default();
+                }
                 (state.held(Instant::now()), state.is_abandoned())
             };
             if abandoned {
                 // The pty closes, and the kernel tells all who are on it (SIGHUP, setsid(2)).
                 break None;
             }
-            let reads = held.is_none() && !self.silent;
-            let writes = !self.pending.is_empty() && !self.silent;
+            let shows = !self.written.is_empty();
+            let reads = held.is_none() && !self.silent && !shows;
+            let writes = !self.pending.bytes.is_empty() && !self.silent;
             let turn = tokio::select! {
                 biased;
                 // What is typed comes first: an interrupt is to overtake what it interrupts.
-                Some(bytes) = self.typed.recv(), if self.pending.is_empty() => Turn::Typed(bytes),
-                wrote = self.pty.async_io(Interest::WRITABLE, |pty| write(pty, &self.pending)), if writes => Turn::Wrote(wrote),
+                Some(input) = self.typed.recv(), if self.pending.bytes.is_empty() => Turn::Typed(input),
+                wrote = self.pty.async_io(Interest::WRITABLE, |pty| write(pty, &self.pending.bytes)), if writes => Turn::Wrote(wrote),
                 read = self.pty.async_io(Interest::READABLE, |pty| read(pty, &mut buffer)), if reads => Turn::Read(read),
+                // The others first: it may cost much.
+                () = tokio::task::yield_now(), if shows => Turn::Show,
                 ended = &mut exit => Turn::Exited(ended),
                 () = self.inner.progress.notified() => Turn::LookAgain,
                 () = tokio::time::sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => Turn::LookAgain,
             };
             match turn {
-                Turn::Typed(bytes) => self.pending = bytes,
-                Turn::Wrote(Ok(count)) => self.pending.advance(count),
+                Turn::Typed(input) => self.pending = input,
+                Turn::Wrote(Ok(count)) => self.pending.bytes.advance(count),
                 // Nobody reads it any more.
-                Turn::Wrote(Err(_)) => self.pending = Bytes::new(),
+                Turn::Wrote(Err(_)) => self.pending = Input::default(),
                 Turn::Read(Ok(count @ 1..)) => {
-                    self.take(&buffer[..count]);
+                    self.written = Bytes::copy_from_slice(&buffer[..count]);
+                    self.show();
                     // A program that only writes must not keep the others from their turn.
                     tokio::task::yield_now().await;
                 }
+                Turn::Show => self.show(),
                 // No program has it open: the end that is to be told is that of the first one.
                 Turn::Read(_) => self.silent = true,
                 Turn::Exited(exit) => {
-                    self.drain(&mut buffer);
+                    let _ = tokio::time::timeout(LAST_WORDS, self.drain(&mut buffer)).await;
                     break exit;
                 }
                 Turn::LookAgain => {}
@@ -211,17 +251,25 @@ impl Relay {
         self.inner.stir();
     }
 
-    fn take(&self, bytes: &[u8]) {
-        self.inner.state().output(Bytes::copy_from_slice(bytes), Instant::now());
+    /// Shows of what was written as much as there is time for.
+    fn show(&mut self) {
+        self.inner.state().output(&mut self.written, Instant::now());
         self.inner.news.send_replace(());
     }
 
     /// What was written before the program ended.
-    fn drain(&self, buffer: &mut [u8]) {
+    async fn drain(&mut self, buffer: &mut [u8]) {
         // One that goes on in the background could write for ever.
-        for _ in 0..64 {
+        let mut reads = 0..64;
+        loop {
+            while !self.written.is_empty() {
+                self.show();
+                tokio::task::yield_now().await;
+            }
             match read(&self.pty.get_ref(), buffer) {
-                Ok(count @ 1..) => self.take(&buffer[..count]),
+                Ok(count @ 1..) if reads.next().is_some() => {
+                    self.written = Bytes::copy_from_slice(&buffer[..count]);
+                }
                 _ => break,
             }
         }

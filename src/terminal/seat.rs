@@ -200,9 +200,9 @@ impl Controls {
     async fn type_in(&self, at: Option<u64>, bytes: Bytes) {
         // A place first: what has been counted as taken must not be lost if this future is dropped.
         let Ok(place) = self.inner.input.reserve().await else { return };
-        let new = self.inner.state().typed(self.seat, at, bytes);
-        if !new.is_empty() {
-            place.send(new);
+        let input = self.inner.state().typed(self.seat, at, bytes);
+        if !input.bytes.is_empty() {
+            place.send(input);
             self.inner.stir();
         }
     }
@@ -210,6 +210,12 @@ impl Controls {
     /// His window has another size.
     pub fn resize(&self, size: Size) {
         self.inner.state().resize(self.seat, size);
+        self.inner.stir();
+    }
+
+    /// Sends him away: he hears and types nothing any more, and what he has typed and no program has read goes with him.
+    pub fn expel(&self) {
+        self.inner.state().expel(self.seat, Instant::now());
         self.inner.stir();
     }
 

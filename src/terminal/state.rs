@@ -1,16 +1,13 @@
 //! What is known of one terminal: its output, its screen, who is there and how far he is. Decides, and does no I/O.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    num::NonZeroU16,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Attach, Began, ClientId, Event, Keep, Recording, Sight, history::History, hold::Hold, typed::Typed,
+    Attach, Began, ClientId, Event, Keep, Recording, Sight, emulator::Emulator, history::History, hold::Hold,
+    relay::Input, typed::Typed,
 };
 use crate::{
     sys::process::Exit,
@@ -21,20 +18,24 @@ use crate::{
 const PORTION: usize = 64 * 1024;
 /// The most that somebody is told before he listens.
 const NOTICES: usize = 16;
-/// The longest title that is kept, in characters.
-const TITLE: usize = 200;
+
+/// What an owner is told whose recording has ended before she ended it.
+const RECORDED_NO_MORE: &str =
+    "this terminal is recorded no more: the file cannot be written fast enough, or not at all";
 
 pub(super) type SeatId = u64;
 
 /// One terminal.
 pub(super) struct State {
     history: History,
-    screen: vt100::Parser<Title>,
+    screen: Emulator,
     label: String,
     size: Size,
     keep: Keep,
     seats: BTreeMap<SeatId, Seat>,
     last_seat: SeatId,
+    /// Those who were sent away.
+    expelled: BTreeSet<SeatId>,
     /// Whose size counts, and who answers what programs ask of a terminal.
     lead: Option<SeatId>,
     absent: VecDeque<(ClientId, Hold)>,
@@ -72,32 +73,17 @@ struct Seat {
 /// So many connections that broke off are remembered.
 const ABSENT: usize = 16;
 
-/// The title that a program gives its window.
-#[derive(Default)]
-struct Title(String);
-
-impl vt100::Callbacks for Title {
-    fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
-        let title = String::from_utf8_lossy(title);
-        self.0 = title.chars().filter(|c| !c.is_control()).take(TITLE).collect();
-    }
-}
-
-fn screen_of(size: Size) -> vt100::Parser<Title> {
-    let cells = |n: u16| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN);
-    vt100::Parser::new_with_callbacks(cells(size.rows()), cells(size.cols()), 0, Title::default())
-}
-
 impl State {
     pub(super) fn new(size: Size, keep: Keep, label: String) -> Self {
         Self {
             history: History::default(),
-            screen: screen_of(size),
+            screen: Emulator::new(size),
             label,
             size,
             keep,
             seats: BTreeMap::new(),
             last_seat: 0,
+            expelled: BTreeSet::new(),
             lead: None,
             absent: VecDeque::new(),
             typed: Typed::default(),
@@ -110,19 +96,17 @@ impl State {
         }
     }
 
-    /// Takes in what the program has written.
-    pub(super) fn output(&mut self, bytes: Bytes, now: Instant) {
+    /// Takes in of what the program has written as much as there is time for; the rest stays where it is.
+    pub(super) fn output(&mut self, written: &mut Bytes, now: Instant) {
         for seat in self.seats.values_mut() {
             seat.hold.rest(self.history.end(), now);
         }
-        // A stranger's bytes: should they find a fault in the emulator, the screen it keeps is lost, and nothing else.
-        let parsed = catch_unwind(AssertUnwindSafe(|| self.screen.process(&bytes)));
-        if parsed.is_err() {
-            self.screen = screen_of(self.size);
-        }
+        let taken = self.screen.take(written);
+        let bytes = written.split_to(taken);
         if let Some(recording) = &mut self.recording {
             recording.output(&bytes);
         }
+        self.check_recording();
         self.history.push(bytes);
     }
 
@@ -162,12 +146,20 @@ impl State {
     }
 
     pub(super) fn title(&self) -> String {
-        let title = &self.screen.callbacks().0;
-        if title.is_empty() { self.label.clone() } else { title.clone() }
+        let title = self.screen.title();
+        if title.is_empty() { self.label.clone() } else { title.to_owned() }
     }
 
     pub(super) fn record(&mut self, recording: Option<Recording>) {
         self.recording = recording;
+    }
+
+    /// Tells the owner where nothing is recorded any more: she may have let somebody in because it is.
+    fn check_recording(&mut self) {
+        if self.recording.as_ref().is_some_and(Recording::has_failed) {
+            self.recording = None;
+            self.notify_owner(RECORDED_NO_MORE);
+        }
     }
 
     /// Gives somebody a seat.
@@ -204,6 +196,19 @@ impl State {
             seat.told = (self.size, leads);
         }
         (id, Began { reset: known.is_none(), from, replay, taken, size: self.size, leads })
+    }
+
+    /// Whether who had this seat was sent away.
+    pub(super) fn is_expelled(&self, id: SeatId) -> bool {
+        self.expelled.contains(&id)
+    }
+
+    /// Sends somebody away: his seat is no good any more, nor is what he has typed and no program has read.
+    pub(super) fn expel(&mut self, id: SeatId, now: Instant) {
+        if self.seats.contains_key(&id) {
+            self.leave(id, now);
+            self.expelled.insert(id);
+        }
     }
 
     /// Takes a seat away.
@@ -250,23 +255,18 @@ impl State {
             return;
         }
         self.size = size;
-        let cells = |n: u16| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN);
-        let resized =
-            catch_unwind(AssertUnwindSafe(|| self.screen.set_size(cells(size.rows()), cells(size.cols()))));
-        if resized.is_err() {
-            self.screen = screen_of(size);
-        }
+        self.screen.resize(size);
         if let Some(recording) = &mut self.recording {
             recording.resize(size);
         }
     }
 
     /// Judges what somebody types: what of it is new, if he may. `at` is its offset in what his page has typed.
-    pub(super) fn typed(&mut self, id: SeatId, at: Option<u64>, bytes: Bytes) -> Bytes {
-        let Some(seat) = self.seats.get(&id) else { return Bytes::new() };
-        if seat.access < Access::Type {
-            return Bytes::new();
-        }
+    pub(super) fn typed(&mut self, id: SeatId, at: Option<u64>, bytes: Bytes) -> Input {
+        let Some(seat) = self.seats.get(&id).filter(|seat| seat.access >= Access::Type) else {
+            return Input::default();
+        };
+        let seat_of_a_guest = (seat.access != Access::Owner).then_some(id);
         let new = match (at, &seat.client) {
             (Some(at), Some(client)) => self.typed.take(client, at, bytes),
             _ => bytes,
@@ -280,7 +280,8 @@ impl State {
                 self.take_lead(id);
             }
         }
-        new
+        self.check_recording();
+        Input { guest: seat_of_a_guest, bytes: new }
     }
 
     /// How much of what this page has typed has been taken.

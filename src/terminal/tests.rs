@@ -26,7 +26,13 @@ fn join(state: &mut State, access: Access) -> SeatId {
 }
 
 fn says(state: &mut State, text: &str) {
-    state.output(Bytes::copy_from_slice(text.as_bytes()), Instant::now());
+    writes(state, Bytes::copy_from_slice(text.as_bytes()), Instant::now());
+}
+
+fn writes(state: &mut State, mut bytes: Bytes, now: Instant) {
+    while !bytes.is_empty() {
+        state.output(&mut bytes, now);
+    }
 }
 
 /// All that a seat hears until there is nothing more.
@@ -107,13 +113,21 @@ fn threat_37_what_a_viewer_types_goes_nowhere() {
     let viewer = join(&mut state, Access::View);
     for bytes in ["q", "\x03", "\x1b[200~rm\x1b[201~", "\x02:kill-server\r", "\x1bP$q\"p\x1b\\"] {
         for at in [None, Some(0), Some(u64::MAX)] {
-            assert_eq!(state.typed(viewer, at, Bytes::from(bytes)), "", "{bytes:?} at {at:?}");
+            assert_eq!(state.typed(viewer, at, Bytes::from(bytes)).bytes, "", "{bytes:?} at {at:?}");
         }
     }
     let guest = join(&mut state, Access::Type);
-    assert_eq!(state.typed(guest, Some(0), Bytes::from("ls\r")), "ls\r");
+    let typed = state.typed(guest, Some(0), Bytes::from("ls\r"));
+    assert_eq!((typed.bytes, typed.guest), (Bytes::from("ls\r"), Some(guest)));
     state.leave(guest, Instant::now());
-    assert_eq!(state.typed(guest, Some(3), Bytes::from("ls\r")), "", "he has left");
+    assert!(!state.is_expelled(guest), "what he has typed is read when he has left");
+    assert_eq!(state.typed(guest, Some(3), Bytes::from("ls\r")).bytes, "");
+    let guest = join(&mut state, Access::Type);
+    state.expel(guest, Instant::now());
+    assert!(state.is_expelled(guest), "and is not when he was sent away");
+    assert_eq!(state.typed(guest, Some(3), Bytes::from("ls\r")).bytes, "");
+    says(&mut state, "secret");
+    assert_eq!(hears(&mut state, guest), []);
 }
 
 #[test]
@@ -142,7 +156,7 @@ fn a_program_is_held_back_for_its_owner_and_not_for_guests() {
     let now = Instant::now();
     let viewer = join(&mut state, Access::View);
     let big = Bytes::from(vec![b'x'; 300 * 1024]);
-    state.output(big.clone(), now);
+    writes(&mut state, big.clone(), now);
     assert_eq!(state.held(now), None, "a viewer holds nothing up");
     let owner = join(&mut state, Access::Owner);
     assert!(state.held(now).is_some());
@@ -150,12 +164,12 @@ fn a_program_is_held_back_for_its_owner_and_not_for_guests() {
     state.shown(owner, 300 * 1024, now);
     assert_eq!(state.held(now), None);
     state.shown(owner, u64::MAX, now);
-    state.output(big.clone(), now);
+    writes(&mut state, big.clone(), now);
     assert!(state.held(now).is_some(), "more than was sent cannot have been shown");
     state.leave(owner, now);
     assert_eq!(state.held(now), None, "while she is away, there is room for more");
     for _ in 0..3 {
-        state.output(big.clone(), now);
+        writes(&mut state, big.clone(), now);
     }
     let until = state.held(now).unwrap();
     assert_eq!(state.held(until), None, "but not for ever");
@@ -207,7 +221,7 @@ fn threat_39_sizes_and_garbage_do_no_harm() {
                 if n % 9 == 0 { 0x1b } else { random.to_be_bytes()[3] }
             })
             .collect();
-        state.output(Bytes::from(bytes), Instant::now());
+        writes(&mut state, Bytes::from(bytes), Instant::now());
         let n = |shift: u32| u32::try_from(random >> shift & 0xffff).unwrap();
         state.resize(owner, Size::near(n(13) % (round + 1), n(29)));
         state.title();

@@ -158,6 +158,8 @@ fn proofs() -> Vec<Trial> {
             a_viewer_sees_and_does_nothing []
             a_guest_who_may_type_types_and_resizes_nothing []
             revoking_cuts_off_at_once []
+            revoking_cuts_off_who_does_not_listen []
+            revoking_is_heard_while_nothing_is_read []
             a_visit_ends_by_itself_unless_it_is_extended []
             a_code_is_good_for_one_person []
             a_recording_says_who_typed_what []

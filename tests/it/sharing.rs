@@ -180,6 +180,49 @@ pub(crate) fn revoking_cuts_off_at_once(site: &Site) {
     }
 }
 
+/// Threat 37: who reads nothing is not told that his visit is over, and is heard no more all the same.
+pub(crate) fn revoking_cuts_off_who_does_not_listen(site: &Site) {
+    let (session, mut owner) = session(site, "deaf");
+    let guest = share(&session, &["--type", "--yes"]);
+    let mut page = guest.open(2);
+    // More than there is room for on the way to him, and all of it acknowledged.
+    page.say(&json!({ "type": "ack", "at": 9_000_000_000_u64 }));
+    page.keys("head -c 8000000 /dev/zero | tr '\\0' x; echo; echo fil''led\r");
+    owner.wait_for("filled");
+    owner.screen.clear();
+    site.alice.shlogin(&["share", session.name(), "--revoke", guest.id()]).ok();
+    page.keys("echo by''guest\r");
+    owner.keys("sleep 2; echo by''owner\r");
+    owner.wait_for("byowner");
+    assert!(!owner.text().contains("byguest"), "{}", owner.text());
+    let gone = || site.alice.shlogin(&["share", "--json", session.name(), "--list"]).ok().json();
+    assert_eq!(gone(), json!([]));
+}
+
+/// Threat 37: who fills a terminal that no program reads from does not keep the owner from ending his visit, and what he
+/// has typed goes with him.
+pub(crate) fn revoking_is_heard_while_nothing_is_read(site: &Site) {
+    let (session, mut owner) = session(site, "full");
+    let guest = share(&session, &["--type", "--yes"]);
+    let mut page = guest.open(2);
+    owner.keys("stty raw -echo; echo st''ill; sleep 4; timeout 1 cat > /dev/null; stty sane; echo ba''ck\r");
+    owner.wait_for("still");
+    // The kernel keeps some of it.
+    page.keys(&"x".repeat(50_000));
+    page.keys(&"x".repeat(50_000));
+    for _ in 0..22 {
+        page.keys(&format!("{}\recho by''guest\r", "x".repeat(50_000)));
+    }
+    owner.keys("\x03");
+    owner.say(&json!({ "type": "revoke", "guest": guest.id() }));
+    let took = page.until_closed();
+    assert!(took < seconds(2), "{took:?}");
+    owner.wait_for("back");
+    owner.keys("echo by''owner\r");
+    owner.wait_for("byowner");
+    assert!(!owner.text().contains("byguest"), "{}", owner.text());
+}
+
 pub(crate) fn a_visit_ends_by_itself_unless_it_is_extended(site: &Site) {
     let (session, _owner) = session(site, "expires");
     let (brief, longer) = (share(&session, &["--for", "3s"]), share(&session, &["--for", "3s"]));

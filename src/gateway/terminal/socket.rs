@@ -1,14 +1,14 @@
 //! One page's WebSocket: reads what the page says, and tells it what happens, in two loops that do not wait for each
 //! other. An interrupt gets through however much output is on its way.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use tokio::{
     io::DuplexStream,
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream, accept_async_with_config,
@@ -37,6 +37,9 @@ const SILENCE: Duration = Duration::from_secs(40);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The longest message of a page, in bytes: a paste comes in pieces.
 const LONGEST: usize = 64 * 1024;
+/// So much of what a page has typed may wait for the terminal, in bytes: more than a page that keeps to its own window
+/// sends.
+const UNTYPED: usize = 256 * 1024;
 /// The most output that may be on its way to a page, in bytes: less is shown late, more makes an interrupt late.
 const WINDOW: u64 = 192 * 1024;
 
@@ -47,6 +50,16 @@ pub(crate) enum Caller {
     Owner,
     /// A guest.
     Guest(Visit),
+}
+
+impl Caller {
+    /// Waits until he may not be here any more.
+    async fn over(&self) {
+        match self {
+            Self::Owner => std::future::pending().await,
+            Self::Guest(visit) => drop(visit.over().await),
+        }
+    }
 }
 
 type Socket = WebSocketStream<DuplexStream>;
@@ -61,6 +74,8 @@ enum Gone {
     Silent,
     #[error("the page does not keep to the messages")]
     Unruly,
+    #[error("the page does not hear that its visit is over")]
+    Deaf,
 }
 
 impl Desk {
@@ -91,8 +106,14 @@ impl Desk {
             Caller::Owner => (Access::Owner, "owner".to_owned()),
             Caller::Guest(visit) => (visit.access(), visit.name().to_owned()),
         };
+        let presence = match &caller {
+            Caller::Owner => None,
+            Caller::Guest(visit) => visit.enter(),
+        };
         let found = match &caller {
             Caller::Owner => self.owner_s(terminal.map(TerminalId::from), new, size).await,
+            Caller::Guest(visit) if visit.is_over() => Err("Your visit is over.".to_owned()),
+            Caller::Guest(_) if presence.is_none() => Err("You are here too often already.".to_owned()),
             Caller::Guest(visit) => {
                 self.terminals.get(visit.terminal()).ok_or_else(|| "The terminal is no more.".to_owned())
             }
@@ -112,6 +133,7 @@ impl Desk {
         let terminal = attachment.id().value();
         say(&mut out, &ToPage::Attached { terminal, access, size, leads, reset, from, replay, taken })
             .await?;
+        let seat = attachment.controls();
         let (acknowledge, acknowledged) = watch::channel(from);
         let (reply, replies) = mpsc::channel(16);
         let (pulse, heard) = watch::channel(Instant::now());
@@ -120,20 +142,33 @@ impl Desk {
         let telling = Telling {
             desk: &self,
             attachment,
-            presence: match &caller {
-                Caller::Owner => None,
-                Caller::Guest(visit) => Some(visit.enter()),
-            },
+            presence,
             caller: &caller,
             acknowledged,
             replies,
             heard,
             sent: from,
         };
+        // With his visit, a guest is heard no more: also one who does not read, and so is not told.
+        let hearing = async {
+            tokio::select! {
+                biased;
+                () = caller.over() => {
+                    seat.expel();
+                    std::future::pending().await
+                }
+                heard = listening.run(&mut pages) => heard,
+            }
+        };
+        let deaf = async {
+            caller.over().await;
+            sleep(FAREWELL).await;
+        };
         // Whichever ends first ends both: with the reading, the writing.
         tokio::select! {
             told = telling.run(&mut out) => told?,
-            heard = listening.run(&mut pages) => match heard? {},
+            heard = hearing => match heard? {},
+            () = deaf => return Err(Gone::Deaf),
         }
         out.close().await?;
         // What the page has sent meanwhile is read, and heeded no more: a connection that is closed with something unread
@@ -185,11 +220,24 @@ struct Listening<'a> {
 
 impl Listening<'_> {
     async fn run(self, pages: &mut SplitStream<Socket>) -> Result<Infallible, Gone> {
+        // The terminal takes it when its program reads. The owner is heard meanwhile: what she says may be that whoever
+        // has filled it is to go.
+        let (mut waiting, mut bytes) = (VecDeque::new(), 0);
         loop {
-            let message = pages.next().await.ok_or(Gone::Silent)??;
+            let message = tokio::select! {
+                taken = self.type_in(waiting.front()), if !waiting.is_empty() => {
+                    taken?;
+                    bytes -= waiting.pop_front().map_or(0, |input: Bytes| input.len());
+                    continue;
+                }
+                message = pages.next(), if bytes < UNTYPED => message.ok_or(Gone::Silent)??,
+            };
             self.pulse.send_replace(Instant::now());
             match message {
-                Message::Binary(bytes) => self.input(bytes).await?,
+                Message::Binary(input) => {
+                    bytes += input.len();
+                    waiting.push_back(input);
+                }
                 Message::Text(_) => self.obey(parse(&message)?).await?,
                 // Its answer to our pulse; its own pulse is answered by the library.
                 Message::Ping(_) | Message::Pong(_) => {}
@@ -199,11 +247,15 @@ impl Listening<'_> {
         }
     }
 
-    async fn input(&self, mut bytes: Bytes) -> Result<(), Gone> {
+    /// Types a message. May be dropped before it is done: nothing has been typed then.
+    async fn type_in(&self, input: Option<&Bytes>) -> Result<(), Gone> {
+        let mut bytes = input.cloned().unwrap_or_default();
         let offset = bytes.split_to_checked(8).ok_or(Gone::Unruly)?;
         let at = offset.as_ref().try_into().map(u64::from_be_bytes).map_err(|_| Gone::Unruly)?;
+        let place = self.reply.reserve().await.map_err(|_| Gone::Silent)?;
         let taken = self.controls.numbered_input(at, bytes).await;
-        self.tell(ToPage::Taken { at: taken }).await
+        place.send(ToPage::Taken { at: taken });
+        Ok(())
     }
 
     async fn obey(&self, message: FromPage) -> Result<(), Gone> {

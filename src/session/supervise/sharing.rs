@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokio::task::spawn_blocking;
+
 use super::door::DoorHandle;
 use crate::{
     host::Invocation,
@@ -25,7 +27,7 @@ impl Sharing {
         let ShareSpec { access, lasts, label, terminal, record } = spec;
         let terminal = self.terminal(terminal.map(TerminalId::from)).await?;
         if let Some(path) = &record {
-            self.record(&terminal, path)?;
+            self.record(&terminal, path).await?;
         }
         let id = terminal.id();
         let terms = Terms { access, lasts, label, terminal: id };
@@ -56,9 +58,11 @@ impl Sharing {
     }
 
     /// Records a terminal for as long as somebody is let in to it.
-    fn record(&self, terminal: &Terminal, path: &Path) -> Result<(), String> {
-        let recording =
-            Recording::begin(path, terminal.size(), &terminal.title()).map_err(|error| error.to_string())?;
+    async fn record(&self, terminal: &Terminal, path: &Path) -> Result<(), String> {
+        let (path, size, title) = (path.to_owned(), terminal.size(), terminal.title());
+        // Her home may lie on a server that hangs.
+        let begun = spawn_blocking(move || Recording::begin(&path, size, &title)).await;
+        let recording = begun.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         terminal.record(Some(recording));
         let (guests, terminal) = (self.guests.clone(), terminal.clone());
         let mut changed = guests.changed();
