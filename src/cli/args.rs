@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Listen, RuntimeChoice, TimeSpan, Variable},
+    share::GuestId,
     words::{Isolation, Network, SessionName, TmpMode},
 };
 
@@ -225,6 +226,9 @@ pub(super) struct Changes {
 /// A short name that can be shown anywhere.
 fn label(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    if text.parse::<GuestId>().is_ok() {
+        return Err("g1, g2 and so on are given by the session".to_owned());
+    }
     if (1..=32).contains(&text.chars().count()) && text.chars().all(fits) {
         Ok(text.to_owned())
     } else {

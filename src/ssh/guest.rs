@@ -102,11 +102,12 @@ impl Show<'_> {
         self.send(READY.to_owned()).await;
         let mut due = Some(Instant::now());
         let mut drawn = Instant::now();
+        let mut pause = FRAME;
         loop {
             let next = due.unwrap_or(drawn + CLOCK);
             tokio::select! {
                 sight = self.seat.sight() => match sight {
-                    Sight::Changed => due = due.or(Some(drawn + FRAME)),
+                    Sight::Changed => due = due.or(Some(drawn + pause)),
                     Sight::Ended(_) => return format!("the terminal of {} has ended", self.owner),
                 },
                 news = presence.next() => match news {
@@ -119,14 +120,16 @@ impl Show<'_> {
                     due = Some(Instant::now());
                 },
                 () = sleep_until(next) => {
-                    self.draw().await;
-                    (drawn, due) = (Instant::now(), None);
+                    let took = self.draw().await;
+                    // A screen that is laborious to draw takes a small part of everybody's time all the same.
+                    (drawn, due, pause) = (Instant::now(), None, FRAME.max(took * 10));
                 }
             }
         }
     }
 
-    async fn draw(&mut self) {
+    /// Draws, and says how long that took.
+    async fn draw(&mut self) -> Duration {
         let minutes = self.visit.left().as_secs().div_ceil(60);
         let may = match self.visit.access() {
             Access::View => "you watch; q leaves",
@@ -135,8 +138,11 @@ impl Show<'_> {
         let status = format!(" the terminal of {} · {may} · {minutes} min left ", self.owner);
         let types = self.visit.access() >= Access::Type;
         let picture = &mut self.picture;
+        let began = Instant::now();
         let frame = self.seat.look(|screen| picture.draw(screen, &status, types));
+        let took = began.elapsed();
         self.send(frame).await;
+        took
     }
 
     async fn send(&self, text: String) {

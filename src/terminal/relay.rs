@@ -153,6 +153,11 @@ impl Terminal {
         self.0.stir();
     }
 
+    /// Whether it is being recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.0.state().is_recorded()
+    }
+
     /// Records from now on, or no more.
     pub fn record(&self, recording: Option<Recording>) {
         self.0.state().record(recording);

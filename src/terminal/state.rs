@@ -162,13 +162,21 @@ impl State {
         }
     }
 
-    /// Gives somebody a seat.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// Gives somebody a seat. A guest begins with what is on the screen at that moment: what was shown before he was let in
+    /// is not for him, whatever he says that he has.
     pub(super) fn seat(&mut self, attach: Attach, now: Instant) -> (SeatId, Began) {
         let Attach { access, client, who, have, size } = attach;
         // He is back, or has opened another connection.
         self.absent.retain(|(its, _)| Some(its) != client.as_ref());
-        let known = have.filter(|at| (self.history.start()..=self.history.end()).contains(at));
-        let from = known.unwrap_or_else(|| self.history.beginning());
+        let owner = access == Access::Owner;
+        let kept = self.history.start()..=self.history.end();
+        let known = have.filter(|at| owner && kept.contains(at));
+        let beginning = if owner { self.history.beginning() } else { self.history.end() };
+        let from = known.unwrap_or(beginning);
         let replay = known.unwrap_or(self.answered.max(from));
         let taken = client.as_ref().map_or(0, |client| self.typed.taken(client));
         self.last_seat += 1;

@@ -67,6 +67,23 @@ fn who_comes_back_goes_on_where_he_was() {
     assert_eq!(text(&hears(&mut state, liar)), "one two ");
 }
 
+/// Threat 37: what was shown before he came is not for a guest, whatever he says that he has seen.
+#[test]
+fn threat_37_a_guest_gets_the_screen_and_no_history() {
+    let mut state = state();
+    says(&mut state, "a secret\r\n\x1b[2J\x1b[Hon the screen");
+    for access in [Access::View, Access::Type] {
+        for have in [None, Some(0), Some(3), Some(u64::MAX)] {
+            let (guest, began) = state.seat(attach(access, have, None), Instant::now());
+            assert!(began.reset);
+            let heard = hears(&mut state, guest);
+            let [Event::Redraw(screen)] = &heard[..] else { panic!("{heard:?}") };
+            assert!(screen.contains("on the screen") && !screen.contains("secret"), "{screen:?}");
+            state.leave(guest, Instant::now());
+        }
+    }
+}
+
 #[test]
 fn a_question_of_the_program_s_is_answered_by_one_page_once() {
     let mut state = state();

@@ -26,12 +26,15 @@ impl Sharing {
     pub(super) async fn share(&self, spec: ShareSpec) -> Result<Answer, String> {
         let ShareSpec { access, lasts, label, terminal, record } = spec;
         let terminal = self.terminal(terminal.map(TerminalId::from)).await?;
-        if let Some(path) = &record {
-            self.record(&terminal, path).await?;
-        }
         let id = terminal.id();
         let terms = Terms { access, lasts, label, terminal: id };
         let (guest, code) = self.guests.grant(terms).map_err(|error| error.to_string())?;
+        if let Some(path) = &record
+            && let Err(why) = self.record(&terminal, path).await
+        {
+            self.guests.revoke(&guest.to_string());
+            return Err(why);
+        }
         let verb = if access >= Access::Type { "type" } else { "watch" };
         terminal.notify_owner(&format!("{guest} may {verb} here; over ssh, Ctrl-^ ends all visits"));
         Ok(Answer::Shared {
@@ -59,6 +62,9 @@ impl Sharing {
 
     /// Records a terminal for as long as somebody is let in to it.
     async fn record(&self, terminal: &Terminal, path: &Path) -> Result<(), String> {
+        if terminal.is_recorded() {
+            return Err(format!("terminal {} is recorded already", terminal.id().value()));
+        }
         let (path, size, title) = (path.to_owned(), terminal.size(), terminal.title());
         // Her home may lie on a server that hangs.
         let begun = spawn_blocking(move || Recording::begin(&path, size, &title)).await;
@@ -67,12 +73,8 @@ impl Sharing {
         let (guests, terminal) = (self.guests.clone(), terminal.clone());
         let mut changed = guests.changed();
         tokio::spawn(async move {
-            // The first change is the grant itself; what follows may be the end of the last one.
-            while changed.changed().await.is_ok() {
-                if !guests.shares(terminal.id()) {
-                    return terminal.record(None);
-                }
-            }
+            while guests.shares(terminal.id()) && changed.changed().await.is_ok() {}
+            terminal.record(None);
         });
         Ok(())
     }

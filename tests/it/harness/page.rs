@@ -152,6 +152,10 @@ impl Page {
                         self.have = said["from"].as_u64().unwrap();
                         self.screen.clear();
                     }
+                    if said["type"] == "redraw" {
+                        // What a guest begins with.
+                        self.screen.extend_from_slice(said["text"].as_str().unwrap().as_bytes());
+                    }
                     self.said.push(said.clone());
                     return Some(said);
                 }
