@@ -21,6 +21,7 @@ import platform
 import pwd
 import re
 import shutil
+import signal
 import socket
 import ssl
 import statistics
@@ -166,11 +167,12 @@ def ended(process):
             process.wait()
 
 
-def ticks(pid, with_children):
-    """Processor time of a process, and of those of its children that it has waited for, in seconds."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
+def processor():
+    """Processor time that the machine has spent on all but this program and what it has run and waited for, in seconds."""
+    with open("/proc/stat") as file:
+        user, nice, system, _, _, irq, softirq = map(int, file.readline().split()[1:8])
+    own = os.times()
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
 
 
 class Side:
@@ -228,14 +230,6 @@ class OpenSSH(Side):
     def origin_port(self):
         return self.app_port
 
-    def processor(self):
-        """Of it and all that it ran, once they have gone; of the app, nothing."""
-        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children")
-        end = time.monotonic() + 2
-        while children.read_text().strip() and time.monotonic() < end:
-            time.sleep(0.005)
-        return ticks(self.server.pid, True)
-
     def close(self):
         ended(self.server)
         ended(self.app)
@@ -255,18 +249,6 @@ class Session(Side):
 
     def origin_port(self):
         return PORT
-
-    def processor(self):
-        """Of the supervisor, and of what init ran for it and has seen end."""
-        time.sleep(0.05)
-        total, pids = 0, [self.record["pid"]]
-        while pids:
-            pid = pids.pop()
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            if len(words) > 1 and words[1].startswith("@"):
-                total += ticks(pid, True)
-                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        return total
 
     def close(self):
         self.user.run([self.shlogin, "stop", "bench"])
@@ -499,6 +481,8 @@ class WettyPage:
                                 [f"Host: 127.0.0.1:{wetty.port}"], None)
         self.socket.message()
         self.socket.send(1, b"40")
+        while not self.socket.message()[1].startswith(b'42["login"'):
+            pass  # before that, nobody listens
         self.counter = 0
         self.emit("resize", {"cols": 100, "rows": 30})
 
@@ -539,7 +523,7 @@ def wetty_program():
             npm = {"check": True, "cwd": fresh, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **npm)
             headers = {"npm_config_nodedir": "/usr"} if Path("/usr/include/node/node.h").exists() else {}
-            subprocess.run(["npm", "rebuild", "node-pty"], **npm, env={**os.environ, **headers})
+            subprocess.run(["npm", "rebuild", "node-pty"], **npm, stdin=subprocess.DEVNULL, env={**os.environ, **headers})
             kept.mkdir(exist_ok=True)
             os.rename(Path(fresh, "node_modules"), kept / "node_modules")
     return kept / "node_modules/wetty/build/main.js"
@@ -547,7 +531,7 @@ def wetty_program():
 
 def settle(page):
     """A shell with a short prompt that has nothing more to say."""
-    page.type(b"PS1='$ '; stty -echo; echo rea''dy\r")
+    page.type(b"bind 'set enable-bracketed-paste off'; PS1='$ '; stty -echo; echo rea''dy\r")
     text = b""
     while b"ready\r\n$ " not in text:
         text += page.output()
@@ -629,9 +613,9 @@ def in_turn(sides, number):
 def measure(what, sides, wetty, options, results):
     def one(case, unit, goal, number, action, costs=True):
         for side in in_turn(sides, number):
-            before = side.processor() if costs else 0
+            before = processor() if costs else 0
             figure = action(side)
-            cost = side.processor() - before if costs else None
+            cost = processor() - before if costs else None
             results.add(case, unit, goal, side.name, figure, cost)
             say(f"round {number + 1}, {case}, {side.name}: {figure:.1f} {unit}, {cost or 0:.2f} s of processor time")
 
@@ -687,6 +671,8 @@ def main():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if os.geteuid() != 0:
         sys.exit("run it as root: it makes a user and starts an sshd")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssh-bench-")))
         folder.chmod(0o755)
