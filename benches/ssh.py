@@ -167,12 +167,37 @@ def ended(process):
             process.wait()
 
 
-def processor():
-    """Processor time that the machine has spent on all but this program and what it has run and waited for, in seconds."""
-    with open("/proc/stat") as file:
-        user, nice, system, _, _, irq, softirq = map(int, file.readline().split()[1:8])
-    own = os.times()
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
+class Account:
+    """The processor time of all that is started within it, and of what that starts, whoever it belongs to: a control group."""
+
+    def __init__(self, name):
+        old, new = Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup")
+        self.old = (old / "cgroup.procs").exists()
+        self.root = old if self.old else new
+        self.folder = self.root / f"ssh-bench-{os.getpid()}-{name}"
+        self.folder.mkdir()
+
+    def __enter__(self):
+        self.before = next((path for number, _, path in self._mine() if self.old or number == "0"), "/")
+        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def __exit__(self, *_):
+        (self.root / self.before.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+
+    def _mine(self):
+        lines = [line.rstrip("\n").split(":", 2) for line in open("/proc/self/cgroup")]
+        return [line for line in lines if not self.old or "cpuacct" in line[1].split(",")]
+
+    def seconds(self):
+        if self.old:
+            return int((self.folder / "cpuacct.usage").read_text()) / 1e9
+        return int(re.search(r"usage_usec (\d+)", (self.folder / "cpu.stat").read_text())[1]) / 1e6
+
+    def remove(self):
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                return self.folder.rmdir()
+            time.sleep(0.02)
 
 
 class Side:
@@ -180,6 +205,7 @@ class Side:
 
     name: str
     port: int
+    account: Account
 
     def __init__(self, user, host_key):
         self.user = user
@@ -613,9 +639,9 @@ def in_turn(sides, number):
 def measure(what, sides, wetty, options, results):
     def one(case, unit, goal, number, action, costs=True):
         for side in in_turn(sides, number):
-            before = processor() if costs else 0
+            before = side.account.seconds()
             figure = action(side)
-            cost = processor() - before if costs else None
+            cost = side.account.seconds() - before if costs else None
             results.add(case, unit, goal, side.name, figure, cost)
             say(f"round {number + 1}, {case}, {side.name}: {figure:.1f} {unit}, {cost or 0:.2f} s of processor time")
 
@@ -690,12 +716,15 @@ def main():
             os.chown(user.home / "big", user.uid, user.gid)
         line = "the quick brown fox jumps over the lazy dog, and does it again, 0123456\n"
         user.write("text", line * (100_000_000 // len(line)))
-        sides = [OpenSSH(user, folder)] if options.side != "shlogin" else []
-        if sides:
-            stack.callback(sides[0].close)
-        if options.side != "sshd":
-            sides.append(Session(user, program))
-            stack.callback(sides[-1].close)
+        sides = []
+        for name, make in (("sshd", lambda: OpenSSH(user, folder)), ("shlogin", lambda: Session(user, program))):
+            if options.side in (None, name):
+                account = Account(name)
+                stack.callback(account.remove)
+                with account:
+                    sides.append(make())
+                sides[-1].account = account
+                stack.callback(sides[-1].close)
         wetty = None
         if "terminal" in options.only:
             wetty = Wetty(user, folder)
