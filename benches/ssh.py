@@ -578,6 +578,21 @@ def shown(make, command):
     return count / 1e6 / took, own / took
 
 
+def bare(user, command):
+    """The same from a pty that nobody shows, read in a loop: what no terminal server can exceed."""
+    ours, theirs = os.openpty()
+    begin, count = time.perf_counter(), 0
+    program = user.popen(["sh", "-c", command.decode()], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    with contextlib.suppress(OSError):  # that is how a pty ends
+        while got := os.read(ours, 65536):
+            count += len(got)
+    took = time.perf_counter() - begin
+    finish(program, "what was to be shown")
+    os.close(ours)
+    return count / 1e6 / took
+
+
 def interrupt(make):
     """Milliseconds from Ctrl-C until it is shown, while `yes` runs."""
     page = make()
@@ -612,22 +627,23 @@ class Results:
             row["cost"].setdefault(side, []).append(cost)
 
     def ratios(self, row, of):
-        names = list(row[of])
-        if len(names) < 2 or "shlogin" not in names:
+        other = next((name for name in row[of] if name not in ("shlogin", "pty")), None)
+        if other is None or "shlogin" not in row[of]:
             return []
-        other = next(name for name in names if name != "shlogin")
         return [ours / theirs for ours, theirs in zip(row[of]["shlogin"], row[of][other]) if theirs]
 
     def markdown(self):
         lines = ["| | goal | other | shlogin | ratio | least to most | processor time × other |", "|---|---|---|---|---|---|---|"]
         for case, row in self.rows.items():
             figures = {name: statistics.median(values) for name, values in row["figures"].items()}
-            other = next((f"{value:,.4g}" for name, value in figures.items() if name != "shlogin"), "")
+            other = next((f"{value:,.4g}" for name, value in figures.items() if name not in ("shlogin", "pty")), "")
             ours = f"{figures['shlogin']:,.4g}" if "shlogin" in figures else ""
             ratios, cost = self.ratios(row, "figures"), self.ratios(row, "cost")
             median = f"{statistics.median(ratios):.2f}" if ratios else ""
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
             cost = f"{statistics.median(cost):.2f}" if cost else ""
+            if "pty" in figures:
+                case += f" (a bare pty: {figures['pty']:,.3g})"
             lines.append(f"| {case}, {row['unit']} | {row['goal']} | {other} | {ours} | {median} | {spread} | {cost} |")
         return "\n".join(lines)
 
@@ -669,15 +685,17 @@ def measure(what, sides, wetty, options, results):
         session = next(side for side in sides if side.name == "shlogin")
         pages = [("wetty", lambda: WettyPage(wetty)), ("shlogin", lambda: ShloginPage(session))]
         for number in range(options.rounds):
-            for case, unit, goal, action in (
-                ("`cat` of 100 MB on a terminal", "MB/s", "≥ 3", lambda make: shown(make, b"cat text")),
-                ("`seq 5000000` on a terminal", "MB/s", "≥ 3", lambda make: shown(make, b"seq 5000000")),
-                ("`yes` until Ctrl-C is shown", "ms", "", interrupt),
+            for case, unit, goal, command, action in (
+                ("`cat` of 100 MB on a terminal", "MB/s", "≥ 3", b"cat text", shown),
+                ("`seq 5000000` on a terminal", "MB/s", "≥ 3", b"seq 5000000", shown),
+                ("`yes` until Ctrl-C is shown", "ms", "", None, lambda make, _: interrupt(make)),
             ):
                 for name, make in in_turn(pages, number):
-                    figure, busy = action(make)
+                    figure, busy = action(make, command)
                     results.add(case, unit, goal, name, figure)
                     say(f"round {number + 1}, {case}, {name}: {figure:.1f} {unit}, our client {busy:.0%} busy")
+                if command:
+                    results.add(case, unit, goal, "pty", bare(session.user, command))
 
 
 def main():
