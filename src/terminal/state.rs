@@ -330,7 +330,7 @@ impl State {
     }
 
     /// What is on the screen.
-    pub(super) fn screen(&self) -> &vt100::Screen {
+    pub(super) fn screen(&mut self) -> &vt100::Screen {
         self.screen.screen()
     }
 
