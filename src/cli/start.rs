@@ -232,22 +232,27 @@ enum News {
     Interrupt,
 }
 
+/// What the person is called on this node.
+fn user() -> String {
+    User::from_uid(getuid()).ok().flatten().map_or_else(|| "USER".to_owned(), |user| user.name)
+}
+
 /// How to get a shell in it.
 fn to_a_shell(record: &Record) -> String {
-    let (name, host) = (&record.name, &record.gateway.host);
+    let (name, host, user) = (&record.name, &record.gateway.host, user());
     let page = format!("https://{host}:{}/-/terminal", record.gateway.port);
     let port = record
         .ssh
         .as_ref()
         .and_then(|ssh| ssh.port)
-        .map(|port| format!(", from elsewhere ssh -p {port} {host}"));
+        .map(|port| format!(", from elsewhere ssh -p {port} {user}@{host}"));
     format!("A shell in it: shlogin ssh {name}{}; in the browser, {page}", port.unwrap_or_default())
 }
 
 /// What to type on a laptop, where this node's ports may not be reachable.
 fn from_a_laptop(record: &Record) -> String {
     let port = record.gateway.port;
-    let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| "USER".to_owned(), |user| user.name);
+    let user = user();
     let node = crate::config::host_name();
     match &record.gateway.socket {
         Some(socket) => format!(
