@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -23,11 +24,11 @@ pub struct Channel {
     /// What came, and was not read yet. Its place in the window is given back as it is read.
     rest: Bytes,
     ended: bool,
-    _place: Place,
+    _place: Arc<Place>,
 }
 
 impl Channel {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, place: Place) -> Self {
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, place: Arc<Place>) -> Self {
         Self { send, receive, rest: Bytes::new(), ended: false, _place: place }
     }
 

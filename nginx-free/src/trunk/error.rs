@@ -27,6 +27,9 @@ pub enum TrunkError {
     /// The host knows no extended CONNECT (RFC 8441 §3).
     #[error("the host knows no extended CONNECT")]
     NotExtended,
+    /// At the host: whoever asked for the channel has taken that back.
+    #[error("the channel is not wanted any more: {0}")]
+    Withdrawn(#[source] io::Error),
     /// What to connect to is not `host:port`, or a path is none.
     #[error("cannot connect to {0:?}: not a valid target")]
     BadTarget(String),
@@ -38,6 +41,7 @@ impl From<TrunkError> for io::Error {
     fn from(error: TrunkError) -> Self {
         let kind = match &error {
             TrunkError::Ended(_) => io::ErrorKind::NotConnected,
+            TrunkError::Withdrawn(_) => io::ErrorKind::ConnectionReset,
             TrunkError::Full => io::ErrorKind::QuotaExceeded,
             TrunkError::Refused(_) | TrunkError::Reset(_) => io::ErrorKind::ConnectionRefused,
             TrunkError::TimedOut => io::ErrorKind::TimedOut,
@@ -52,11 +56,11 @@ impl From<TrunkError> for io::Error {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Ended {
-    /// The host closed it.
-    #[error("the host has closed the connection")]
+    /// The other end closed it.
+    #[error("the other end has closed the connection")]
     Closed,
-    /// The host did not answer a ping.
-    #[error("the host was silent for too long")]
+    /// The other end did not answer a ping, or never said what it is.
+    #[error("the other end was silent for too long")]
     Silent,
     /// The stream below it broke, or what came was not HTTP/2.
     #[error("the connection broke: {0}")]

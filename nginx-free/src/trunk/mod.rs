@@ -1,8 +1,9 @@
-//! Many byte streams over one: HTTP/2 (RFC 9113) as its client, each channel a CONNECT (§8.5).
+//! Many byte streams over one: HTTP/2 (RFC 9113), each channel a CONNECT (§8.5).
 //!
 //! A host that no port leads to, such as a compute node behind a firewall, dials out instead, and what it dialled becomes
-//! a [`Trunk`]: any connected stream, with the host as HTTP/2's server. Whoever holds the trunk opens channels to what the
-//! host reaches; a [`Dial`](crate::Dial) that does so lets an [`Upstream`](crate::Upstream) speak HTTP/1.1 through it.
+//! a [`Trunk`]: any connected stream, with the host as HTTP/2's server, which [`serve`] is. Whoever holds the trunk opens
+//! channels to what the host reaches; a [`Dial`](crate::Dial) that does so lets an [`Upstream`](crate::Upstream) speak
+//! HTTP/1.1 through it. A trunk over a [`lasting`](crate::lasting) stream outlives the connection that was dialled.
 //!
 //! ```no_run
 //! use std::io;
@@ -24,7 +25,8 @@
 //!
 //! # What is refused
 //! Nothing but an answer of 2xx opens a channel; the body of any other is not read, its stream is reset. Pushed streams
-//! are refused. A host that does not answer in time, to the first ping or to any later one, has no trunk any more.
+//! are refused. A host that does not answer in time, to the first ping or to any later one, has no trunk any more. A host
+//! takes nothing but CONNECT.
 //!
 //! # What is an end, and what is not
 //! `END_STREAM` ends a channel's one direction, as FIN does in TCP; the other goes on. A reset, by whatever code, and the
@@ -34,13 +36,14 @@
 //!
 //! # Nobody starves
 //! What a channel's reader leaves unread is bounded by its own window ([`TrunkLimits::window`]), and the trunk's window
-//! has room for all of them: so however many stand still, the others go on. What is written is for the host to bound
-//! likewise.
+//! has room for all of them: so however many stand still, the others go on. What is written is for the other end to bound
+//! likewise, and [`serve`] does.
 //!
 //! [`shutdown`]: tokio::io::AsyncWriteExt::shutdown
 
 mod channel;
 mod error;
+mod host;
 
 use std::{
     fmt,
@@ -68,8 +71,9 @@ use tokio::{
 pub use channel::Channel;
 pub use error::{Ended, TrunkError};
 use error::{broken, refused};
+pub use host::{Asked, serve};
 
-/// What a trunk spends at most.
+/// What a trunk spends at most, at either end.
 #[derive(Clone, Debug)]
 pub struct TrunkLimits {
     /// Channels open at a time. The host may allow fewer (`SETTINGS_MAX_CONCURRENT_STREAMS`).
@@ -77,13 +81,14 @@ pub struct TrunkLimits {
     /// Bytes that one channel holds for a reader who does not read. At most this times [`channels`](Self::channels) is in
     /// memory.
     pub window: u32,
-    /// Time for the host to show that it speaks HTTP/2.
+    /// Time for the other end to show that it speaks HTTP/2.
     pub handshake: Duration,
     /// Time for the host to answer a CONNECT.
     pub open: Duration,
-    /// Time between pings.
+    /// Time between pings. With [`Duration::MAX`], none follows the first.
     pub ping: Duration,
-    /// Time for the host to answer one, after which the trunk has ended.
+    /// Time for the other end to answer one, after which the trunk has ended. [`Duration::MAX`] is for a stream that says
+    /// itself when it has broken, as a [`Lasting`](crate::lasting::Lasting) does.
     pub pong: Duration,
 }
 
@@ -218,7 +223,7 @@ impl Trunk {
         if let Some(why) = self.has_ended() {
             return Err(why.into());
         }
-        let place = Place::take(&self.shared.open);
+        let place = Arc::new(Place::take(&self.shared.open));
         // One more would wait for another to end, and hold up all that are opened after it.
         let most = self.streams.current_max_send_streams().min(self.shared.limits.channels as usize);
         if place.number > most {
@@ -270,21 +275,34 @@ impl Drop for Place {
     }
 }
 
+/// A frame's payload that is taken at most (`SETTINGS_MAX_FRAME_SIZE`).
+const FRAME: u32 = 64 * 1024;
+
+/// What a CONNECT and its answer may say.
+const HEAD: u32 = 16 * 1024;
+
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u64 = (1 << 31) - 1;
 
+impl TrunkLimits {
+    /// The window of all channels together: for one more than there are, so that the last one's is never the others' only
+    /// hope.
+    fn whole_window(&self) -> u32 {
+        let all = u64::from(self.window) * (u64::from(self.channels) + 1);
+        u32::try_from(all.min(LARGEST_WINDOW)).unwrap_or(u32::MAX >> 1)
+    }
+}
+
 fn builder(limits: &TrunkLimits) -> Builder {
-    // One channel more than there are: the last one's window is never the others' only hope.
-    let all = u64::from(limits.window) * (u64::from(limits.channels) + 1);
-    let all = u32::try_from(all.min(LARGEST_WINDOW)).unwrap_or(u32::MAX >> 1);
     let mut builder = Builder::new();
     builder
         .enable_push(false)
         .max_concurrent_streams(0)
         .initial_window_size(limits.window)
-        .initial_connection_window_size(all)
+        .initial_connection_window_size(limits.whole_window())
+        .max_frame_size(FRAME)
         .max_send_buffer_size(limits.window as usize)
-        .max_header_list_size(16 * 1024);
+        .max_header_list_size(HEAD);
     builder
 }
 
@@ -309,7 +327,13 @@ async fn drive<S>(
     let why = {
         // Dropped before anybody is told: by then all channels have broken off.
         let mut connection = pin!(connection);
-        let beating = beat(pings, &state, &limits);
+        let beating = beat(pings, &limits, || {
+            state.send_if_modified(|state| {
+                let first = *state == State::New;
+                *state = State::Open;
+                first
+            });
+        });
         tokio::select! {
             // First, for where the connection has broken, no answer to a ping comes, either.
             biased;
@@ -322,14 +346,10 @@ async fn drive<S>(
     state.send_replace(State::Ended(why));
 }
 
-/// Ends when the host does not answer.
-async fn beat(mut pings: PingPong, state: &watch::Sender<State>, limits: &TrunkLimits) {
+/// Ends when the other end does not answer.
+async fn beat(mut pings: PingPong, limits: &TrunkLimits, answered: impl Fn()) {
     while let Ok(Ok(_)) = timeout(limits.pong, pings.ping(Ping::opaque())).await {
-        state.send_if_modified(|state| {
-            let first = *state == State::New;
-            *state = State::Open;
-            first
-        });
+        answered();
         sleep(limits.ping).await;
     }
 }

@@ -2,6 +2,7 @@
 
 mod ends;
 mod far;
+mod host;
 mod limits;
 
 use std::{io, sync::Arc, time::Instant};
