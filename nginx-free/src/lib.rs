@@ -68,6 +68,7 @@ mod forward;
 pub mod fuzzing;
 mod host;
 mod io;
+pub mod lasting;
 mod limits;
 pub mod log;
 mod metrics;

@@ -16,6 +16,7 @@ mod hooks;
 mod hostile_app;
 mod http1;
 mod http2;
+mod lasting;
 mod limits;
 mod listeners;
 mod pauses;
