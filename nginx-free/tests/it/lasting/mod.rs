@@ -1,27 +1,12 @@
 //! Streams that outlive their connections.
 
-use nginx_free::lasting::{LastingLimits, lasting};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, duplex},
-    time::timeout,
-};
+mod cuts;
+mod ends;
+mod limits;
 
-use crate::support::*;
+use nginx_free::lasting::{Carrier, Lasting, LastingLimits, lasting};
 
-#[tokio::test]
-async fn what_is_written_arrives_and_the_end_as_well() {
-    let ((mut a, mut by_a), (mut b, mut by_b)) =
-        (lasting(LastingLimits::default()), lasting(LastingLimits::default()));
-    let (here, there) = duplex(1000);
-    let carried = tokio::spawn(async move { tokio::join!(by_a.carry(here), by_b.carry(there)) });
-    a.write_all(b"there").await.unwrap();
-    assert_eq!(read_exactly(&mut b, 5).await, b"there");
-    b.write_all(b"and back").await.unwrap();
-    assert_eq!(read_exactly(&mut a, 8).await, b"and back");
-    a.shutdown().await.unwrap();
-    assert_eq!(timeout(SOON, b.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
-    b.shutdown().await.unwrap();
-    assert_eq!(timeout(SOON, a.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
-    let (a, b) = timeout(SOON, carried).await.unwrap().unwrap();
-    (a.unwrap(), b.unwrap());
+/// Both ends of a stream, each with what gives it connections.
+fn both(limits: &LastingLimits) -> ((Lasting, Carrier), (Lasting, Carrier)) {
+    (lasting(limits.clone()), lasting(limits.clone()))
 }
