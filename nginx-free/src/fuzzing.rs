@@ -1,11 +1,21 @@
 //! What the fuzz targets need to see of the inside. Compiled for them alone (`cfg(fuzzing)`, which `cargo fuzz` sets):
 //! nothing of it is part of the API.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
 use http::{HeaderMap, Uri, response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     Host, Peer, Prefix, cookies, fields,
     fields::{Scheme, Word},
+    lasting::{
+        LastingLimits, lasting,
+        session::{Parting, Session, Tell},
+    },
     rewrite,
     scan::{Place, Scanner},
 };
@@ -76,4 +86,87 @@ impl Look {
             Place::Unseen => Seen::Unseen,
         })
     }
+}
+
+/// What an end of a lasting stream made of what it was told.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Heard {
+    /// What came of the stream.
+    pub read: Vec<u8>,
+    /// Whether the connection goes on, or which rule was broken.
+    pub verdict: Result<(), String>,
+    /// Whether the other end has said that it is gone.
+    pub gone: bool,
+}
+
+/// What an end of a lasting stream holds for a reader who does not read.
+pub const UNREAD: usize = 1000;
+
+/// What an end has sent before it is told anything but a hello.
+const SENT: usize = 500;
+
+/// An end that has said hello and sent [`SENT`] bytes is told `pieces`, one after the other, and says nothing itself.
+pub fn hear<'p>(pieces: impl Iterator<Item = &'p [u8]>) -> Heard {
+    let (mut stream, mut carrier) =
+        lasting(LastingLimits { unread: UNREAD, unacknowledged: 10_000, ..LastingLimits::default() });
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; SENT]).is_ready());
+    let mut session = carrier.session();
+    assert_eq!(session.receive(&greeting()).ok(), Some(40));
+    session.fill(Tell::Urgent, Waker::noop());
+    let verdict = tell(&mut session, pieces, |_| ());
+    let gone = session.parting() == Parting::There;
+    let mut buffer = vec![0; 2 * UNREAD];
+    let mut buffer = ReadBuf::new(&mut buffer);
+    while !gone {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut stream).poll_read(&mut cx, &mut buffer);
+        if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().len() == before {
+            break;
+        }
+    }
+    Heard { read: buffer.filled().to_vec(), verdict, gone }
+}
+
+/// An end goes on over two connections, each of which tells it `pieces`, hello and all; it answers after each.
+pub fn hear_twice<'p>(pieces: impl Iterator<Item = &'p [u8]> + Clone) {
+    let (mut stream, mut carrier) =
+        lasting(LastingLimits { unread: UNREAD, unacknowledged: 10_000, ..LastingLimits::default() });
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..2 {
+        assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; SENT]).is_ready());
+        let _ = tell(&mut carrier.session(), pieces.clone(), |session| {
+            session.fill(Tell::Now, Waker::noop());
+            let mut slices = [std::io::IoSlice::new(&[]); 4];
+            let count = session.out().slices(&mut slices);
+            let length = slices[..count].iter().map(|slice| slice.len()).sum();
+            session.out().sent(length);
+        });
+        let mut buffer = [0; 100];
+        let _ = Pin::new(&mut stream).poll_read(&mut cx, &mut ReadBuf::new(&mut buffer));
+    }
+    let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
+    let _ = tell(&mut carrier.session(), pieces, |session| session.fill(Tell::Urgent, Waker::noop()));
+}
+
+/// The hello of an end that grants [`SENT`] bytes and no more.
+fn greeting() -> Vec<u8> {
+    let numbers = [1, 0, 0, SENT as u64].map(u64::to_be_bytes);
+    [b"lasting\x01".as_slice(), &numbers.concat()].concat()
+}
+
+fn tell<'p>(
+    session: &mut Session<'_>,
+    pieces: impl Iterator<Item = &'p [u8]>,
+    between: impl Fn(&mut Session<'_>),
+) -> Result<(), String> {
+    let mut rest = Vec::new();
+    for piece in pieces {
+        rest.extend_from_slice(piece);
+        let taken = session.receive(&rest).map_err(|broken| broken.to_string())?;
+        rest.drain(..taken);
+        assert!(rest.len() < 40 || session.parting() != Parting::NotYet, "it waits for what has come");
+        between(session);
+    }
+    Ok(())
 }

@@ -72,6 +72,11 @@ impl Carrier {
         ended.map(drop)
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn session(&mut self) -> Session<'_> {
+        Session::new(&self.shared, self.me, &mut self.met)
+    }
+
     /// Whether the stream was dropped. The other end is still to be told, but nothing is lost where it cannot be reached.
     pub fn is_dropped(&self) -> bool {
         self.shared.lock().left

@@ -48,7 +48,7 @@
 
 mod carrier;
 mod error;
-pub(crate) mod frame;
+mod frame;
 mod receiving;
 mod sending;
 pub(crate) mod session;

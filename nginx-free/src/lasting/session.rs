@@ -52,7 +52,7 @@ pub(crate) enum Tell {
 
 impl<'c> Session<'c> {
     /// Begins with a hello. `met` is the other end, once it has been met.
-    pub(crate) fn new(shared: &'c Shared, me: u64, met: &'c mut Option<u64>) -> Self {
+    pub(super) fn new(shared: &'c Shared, me: u64, met: &'c mut Option<u64>) -> Self {
         let mut out = Out::default();
         let hello = Hello { me, you: met.unwrap_or(0), progress: shared.lock().receiving.tell() };
         out.head(|bytes| hello.write(bytes));

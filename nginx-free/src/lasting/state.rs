@@ -11,7 +11,7 @@ use tokio::io::ReadBuf;
 use super::{LastingLimits, receiving::Receiving, sending::Sending};
 
 /// One end of a stream.
-pub(crate) struct Shared(Mutex<State>);
+pub(super) struct Shared(Mutex<State>);
 
 pub(super) struct State {
     pub(super) sending: Sending,
@@ -45,7 +45,7 @@ impl Fate {
 }
 
 impl Shared {
-    pub(crate) fn new(limits: &LastingLimits) -> Self {
+    pub(super) fn new(limits: &LastingLimits) -> Self {
         Self(Mutex::new(State {
             sending: Sending::new(limits.unacknowledged),
             receiving: Receiving::new(limits.unread),

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -48,9 +49,10 @@ struct Flaky {
     reads: usize,
 }
 
-fn flaky(random: &mut Random, most: usize) -> (Flaky, Flaky) {
-    let (here, there) = duplex(random.up_to(100_000));
-    let mut wrap = |stream| Flaky { stream, writes: random.up_to(most), reads: random.up_to(most) };
+fn flaky(random: &mut Random, bytes: &RangeInclusive<usize>) -> (Flaky, Flaky) {
+    let (here, there) = duplex(random.up_to(100_000).max(*bytes.start() / 10));
+    let mut from = || random.up_to(*bytes.end()).max(*bytes.start());
+    let mut wrap = |stream| Flaky { stream, writes: from(), reads: from() };
     (wrap(here), wrap(there))
 }
 
@@ -95,22 +97,29 @@ impl AsyncWrite for Flaky {
     }
 }
 
-/// Gives both ends one connection after the other, until neither wants another: how many broke.
-async fn carry(a: &mut Carrier, b: &mut Carrier, random: &mut Random, most: usize) -> usize {
-    for broken in 0.. {
-        let (here, there) = flaky(random, most);
-        let patience = 1 + random.up_to(2000);
+/// Gives both ends one connection after the other, until neither wants another: how many broke of themselves.
+async fn carry(
+    (a, b): (&mut Carrier, &mut Carrier),
+    random: &mut Random,
+    bytes: RangeInclusive<usize>,
+) -> usize {
+    let mut broken = 0;
+    loop {
+        let (here, there) = flaky(random, &bytes);
+        let patience = 1 + random.up_to(100_000);
         tokio::select! {
             biased;
             ended = async { tokio::join!(a.carry(here), b.carry(there)) } => match ended {
                 (Ok(()), Ok(())) => return broken,
-                (Err(why), _) | (_, Err(why)) => assert!(matches!(why, Broken::Connection(_)), "{why}"),
+                (Err(why), _) | (_, Err(why)) => {
+                    assert!(matches!(why, Broken::Connection(_)), "{why}");
+                    broken += 1;
+                }
             },
             // Some are let go of where they stand.
             () = async { for _ in 0..patience { yield_now().await; } } => {}
         }
     }
-    unreachable!()
 }
 
 /// The nth byte of a direction: any other's is another one's, mostly.
@@ -173,7 +182,7 @@ async fn whatever_breaks_nothing_is_lost_and_nothing_comes_twice() {
         talk.spawn(write(b_writes, 2 * seed + 1, total));
         talk.spawn(read(b_reads, 2 * seed, total));
         talk.spawn(read(a_reads, 2 * seed + 1, total));
-        let carried = carry(&mut by_a, &mut by_b, &mut random, 200_000);
+        let carried = carry((&mut by_a, &mut by_b), &mut random, 1..=200_000);
         broken += timeout(SOON, carried).await.unwrap_or_else(|_| panic!("seed {seed} hangs"));
         timeout(SOON, talk.join_all()).await.expect("it was carried to its end");
     }
@@ -198,7 +207,8 @@ async fn a_trunk_does_not_notice_how_its_connections_break() {
     const EACH: usize = 3 << 19;
     let ((a, mut by_a), (b, mut by_b)) = both(&LastingLimits::default());
     let host = tokio::spawn(serve(b, patient(), echo));
-    let carrying = tokio::spawn(async move { carry(&mut by_a, &mut by_b, &mut Random(1), 8 << 20).await });
+    let carrying =
+        tokio::spawn(async move { carry((&mut by_a, &mut by_b), &mut Random(1), 500_000..=4_000_000).await });
     let trunk = Trunk::over(a, patient()).await.unwrap();
     let mut channels = JoinSet::new();
     for number in 0..CHANNELS as u64 {
