@@ -30,7 +30,7 @@
 //! ```
 //!
 //! # What goes over a connection
-//! First a [`Hello`](frame::Hello) each way, then frames: data, how far the sender has received and how far it wants to be
+//! First a hello each way, then frames: data, how far the sender has received and how far it wants to be
 //! sent more, the end of one direction, and that an end is gone. Every number counts bytes from the stream's beginning;
 //! the end of a direction counts as one byte more.
 //!

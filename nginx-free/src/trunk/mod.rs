@@ -32,7 +32,8 @@
 //! `END_STREAM` ends a channel's one direction, as FIN does in TCP; the other goes on. A reset, by whatever code, and the
 //! loss of the trunk are errors of all that reads and writes, never an end: an answer that ends with its connection would
 //! pass for a whole one. That is why h2 is used here as it is: hyper's upgraded streams read a reset with `CANCEL` or
-//! `NO_ERROR` as an end, and cannot send one. A channel that is dropped before [`shutdown`] resets its stream.
+//! `NO_ERROR` as an end, and cannot send one. A channel that is dropped before [`shutdown`] resets its stream, and
+//! what was written last may be lost.
 //!
 //! # Nobody starves
 //! What a channel's reader leaves unread is bounded by its own window ([`TrunkLimits::window`]), and the trunk's window

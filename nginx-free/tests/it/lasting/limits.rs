@@ -198,13 +198,15 @@ async fn what_is_not_read_holds_the_writer_back_and_nothing_else() {
         () = writing => {}
     }
     assert_eq!(written, 3000 + 1000, "as much as is kept at both ends");
-    // The other way is open all the while, and so is this one as soon as somebody reads.
+    // The other way is open all the while, and so is this one as soon as somebody reads: no heartbeat has to come first.
     let rest = async {
+        let begun = Instant::now();
         b.write_all(b"back").await.unwrap();
         assert_eq!(read_exactly(&mut a, 4).await, b"back");
         assert_eq!(read_exactly(&mut b, 4000).await, [7; 4000]);
         a.write_all(&[8; 3000]).await.unwrap();
         assert_eq!(read_exactly(&mut b, 3000).await, [8; 3000]);
+        assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
     };
     tokio::select! {
         ended = &mut carrying => panic!("{ended:?}"),
