@@ -150,6 +150,7 @@ fn builder(limits: &TrunkLimits) -> Builder {
         .max_concurrent_streams(limits.channels)
         .initial_window_size(limits.window)
         .initial_connection_window_size(limits.whole_window())
+        .data_frame_budget(limits.small_frames())
         .max_frame_size(FRAME)
         .max_send_buffer_size(limits.window as usize)
         .max_header_list_size(HEAD);

@@ -38,7 +38,8 @@
 //! # Nobody starves
 //! What a channel's reader leaves unread is bounded by its own window ([`TrunkLimits::window`]), and the trunk's window
 //! has room for all of them: so however many stand still, the others go on. What is written is for the other end to bound
-//! likewise, and [`serve`] does.
+//! likewise, and [`serve`] does. Only small pieces are dear: some hundred thousand of single bytes, which nobody reads, end
+//! a trunk as an attack, though never those of one channel alone.
 //!
 //! [`shutdown`]: tokio::io::AsyncWriteExt::shutdown
 
@@ -279,6 +280,9 @@ impl Drop for Place {
 /// A frame's payload that is taken at most (`SETTINGS_MAX_FRAME_SIZE`).
 const FRAME: u32 = 64 * 1024;
 
+/// What h2 reckons that a frame of data costs in memory.
+const SMALL_FRAME: usize = 256;
+
 /// What a CONNECT and its answer may say.
 const HEAD: u32 = 16 * 1024;
 
@@ -292,6 +296,12 @@ impl TrunkLimits {
         let all = u64::from(self.window) * (u64::from(self.channels) + 1);
         u32::try_from(all.min(LARGEST_WINDOW)).unwrap_or(u32::MAX >> 1)
     }
+
+    /// What small frames that nobody has read may cost besides their bytes, before the other end is taken for an attacker:
+    /// as much as h2 would allow, and one channel's window full of single bytes, so that none ends the others with it.
+    fn small_frames(&self) -> usize {
+        self.whole_window() as usize / 2 + SMALL_FRAME * self.window as usize
+    }
 }
 
 fn builder(limits: &TrunkLimits) -> Builder {
@@ -301,6 +311,7 @@ fn builder(limits: &TrunkLimits) -> Builder {
         .max_concurrent_streams(0)
         .initial_window_size(limits.window)
         .initial_connection_window_size(limits.whole_window())
+        .data_frame_budget(limits.small_frames())
         .max_frame_size(FRAME)
         .max_send_buffer_size(limits.window as usize)
         .max_header_list_size(HEAD);

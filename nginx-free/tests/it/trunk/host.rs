@@ -198,3 +198,24 @@ async fn a_host_that_is_dropped_cuts_its_channels() {
     assert!(timeout(SOON, channel.read(&mut [0; 1])).await.unwrap().is_err());
     timeout(SOON, trunk.ended()).await.unwrap();
 }
+
+/// A channel that nobody reads, and that is written to byte by byte: each is a frame, and frames are dear.
+#[tokio::test]
+async fn one_channel_of_small_pieces_does_not_end_the_trunk() {
+    let (trunk, _host) = pair(|asked| async {
+        if asked.authority() == "echo:1" {
+            return echo(asked).await;
+        }
+        let mut channel = asked.accept().unwrap();
+        while channel.write_all(b"x").await.is_ok() {}
+    })
+    .await;
+    let mut still = trunk.open("drip:1").await.unwrap();
+    let mut moving = trunk.open("echo:1").await.unwrap();
+    for _ in 0..2000 {
+        moving.write_all(&[7; 1000]).await.unwrap();
+        timeout(SOON, async { assert_eq!(read_exactly(&mut moving, 1000).await, [7; 1000]) }).await.unwrap();
+    }
+    assert_eq!(trunk.has_ended(), None);
+    assert_eq!(read_exactly(&mut still, 100_000).await, [b'x'; 100_000]);
+}
