@@ -3,10 +3,10 @@
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
-use tokio::io::ReadBuf;
+use tokio::{io::ReadBuf, task::coop};
 
 use super::{LastingLimits, receiving::Receiving, sending::Sending};
 
@@ -62,14 +62,16 @@ impl Shared {
     }
 
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.lock();
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let turn = ready!(coop::poll_proceed(cx));
+        let mut state = self.lock();
         if state.receiving.read(buf) {
             let carrier = if state.receiving.is_urgent() { state.carrier.take() } else { None };
             drop(state);
             wake(carrier);
+            turn.made_progress();
             return Poll::Ready(Ok(()));
         }
         if state.receiving.has_ended() {
@@ -85,6 +87,7 @@ impl Shared {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let turn = ready!(coop::poll_proceed(cx));
         let mut state = self.lock();
         if state.sending.has_ended() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -106,6 +109,7 @@ impl Shared {
         let carrier = state.carrier.take();
         drop(state);
         wake(carrier);
+        turn.made_progress();
         Poll::Ready(Ok(count))
     }
 

@@ -9,7 +9,10 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
+};
 
 use super::Place;
 
@@ -69,7 +72,10 @@ impl AsyncRead for Channel {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if ready!(self.poll_fill(cx))? {
+        let turn = ready!(coop::poll_proceed(cx));
+        let filled = ready!(self.poll_fill(cx))?;
+        turn.made_progress();
+        if filled {
             let count = self.rest.len().min(buf.remaining());
             buf.put_slice(&self.rest[..count]);
             self.rest.advance(count);
@@ -88,8 +94,10 @@ impl AsyncWrite for Channel {
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        let turn = ready!(coop::poll_proceed(cx));
         let wanted = bytes.len().min(PIECE);
         let count = ready!(self.poll_room(cx, wanted))?;
+        turn.made_progress();
         let piece = Bytes::copy_from_slice(&bytes[..count]);
         self.send.send_data(piece, false).map_err(broken)?;
         if count < wanted {
