@@ -53,7 +53,7 @@ pub struct Job {
     pub comment: Option<String>,
     /// Where it runs.
     pub workdir: Option<PathBuf>,
-    /// The file that takes its output.
+    /// The file that takes its output, as it was asked for: `%j` and the like are not filled in.
     pub stdout: Option<PathBuf>,
     /// It stands for tasks of an array (`12_[1-3]`).
     pub array: Option<String>,

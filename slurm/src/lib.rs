@@ -8,7 +8,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let slurm = Slurm::find(None)?;
-//! let submission = Submission::new("#!/bin/sh\nexec sleep 600\n", Export::Nothing).option("--time=20");
+//! let submission = Submission::new("#!/bin/sh\nexec sleep 600\n", Export::Minimal).option("--time=20");
 //! let id = slurm.submit(&submission)?.job;
 //! match slurm.job(id)? {
 //!     job if job.state.is_waiting() => println!("{id} waits: {}", job.reason.unwrap()),
@@ -42,7 +42,7 @@ mod table;
 mod time;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -115,7 +115,7 @@ impl Slurm {
     fn ask(&self, program: &Program, args: Vec<OsString>) -> Result<Answer, ProgramError> {
         let mut with = vec![("LC_ALL", "C".into()), ("TZ", "UTC0".into())];
         with.extend(self.conf());
-        program.run(Call { args, input: &[], without: changes_answers, with, deadline: self.deadline })
+        program.run(Call { args, input: &[], without: &changes_answers, with, deadline: self.deadline })
     }
 
     fn conf(&self) -> Option<(&'static str, OsString)> {
@@ -127,7 +127,8 @@ impl Slurm {
 const PROGRAMS: [&str; 8] = ["sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct", "munge", "unmunge"];
 
 /// Variables by which a user changes what the programs print, or which cluster they ask.
-fn changes_answers(name: &str) -> bool {
+fn changes_answers(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
     const BEGINNINGS: [&str; 6] = ["SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCT_"];
     const NAMES: [&str; 7] = [
         "SLURM_TIME_FORMAT",

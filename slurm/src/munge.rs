@@ -161,7 +161,7 @@ impl Munge {
             args.push(option);
         }
         let with = vec![("LC_ALL", "C".into())];
-        let answer = program.run(Call { args, input, without: |_| false, with, deadline: self.deadline })?;
+        let answer = program.run(Call { args, input, without: &|_| false, with, deadline: self.deadline })?;
         match answer.status.success() {
             true => Ok(answer),
             false => Err(failure(program.name, &answer)),

@@ -80,8 +80,8 @@ pub(crate) struct Program {
 pub(crate) struct Call<'a> {
     pub(crate) args: Vec<OsString>,
     pub(crate) input: &'a [u8],
-    /// Variables that it does not get, by name.
-    pub(crate) without: fn(&str) -> bool,
+    /// Variables of ours that it does not get, by name.
+    pub(crate) without: &'a dyn Fn(&OsStr) -> bool,
     /// Variables that it gets besides.
     pub(crate) with: Vec<(&'static str, OsString)>,
     pub(crate) deadline: Duration,
@@ -163,7 +163,7 @@ impl Program {
         // A group of its own, so that a site's wrapper is killed with what it has started.
         command.process_group(0);
         for (name, _) in env::vars_os() {
-            if name.to_str().is_some_and(call.without) {
+            if (call.without)(&name) {
                 command.env_remove(name);
             }
         }
@@ -255,7 +255,7 @@ mod tests {
         program.run(Call {
             args: args(["-c", script]),
             input,
-            without: |name| name == "PATH",
+            without: &|name| name == "PATH",
             with,
             deadline,
         })

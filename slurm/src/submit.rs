@@ -24,20 +24,56 @@ pub struct Submission {
     export: Export,
 }
 
-/// What a job gets of the environment in which it is submitted, besides what Slurm adds (sbatch(1) `--export`).
+/// What a job gets of the environment in which it is submitted, besides what Slurm adds.
 ///
 /// There is no default: sbatch's own would carry every secret of the submitter's environment into the job, and into the
-/// controller's state.
+/// controller's files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Export {
-    /// Nothing (`NIL`).
-    Nothing,
-    /// What a login shell of the user has, asked for on the node (`NONE`). It costs time, and fails where the shell does.
-    Login,
-    /// Everything (`ALL`).
-    Everything,
-    /// These variables, by name, and no others. A value never stands here: it would in the process list.
+    /// `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH`, `LANG`, and the user's defaults for sbatch (`SBATCH_*`).
+    ///
+    /// sbatch itself gets no more, and is told to pass on all it has (`--export=ALL`). Its `--export=NIL` is for that, but
+    /// only from Slurm 23.02 on: before, it is the name of a variable, and the node runs the user's login shell for the
+    /// others, which takes seconds, and holds the job for ever where it fails.
+    Minimal,
+    /// The minimum, and these variables by name. Values never stand here: they would in the process list.
     Only(Vec<String>),
+    /// What a login shell of the user has (`--export=NONE`). The node runs one: it takes its time, and where it fails, the
+    /// job is held until somebody releases it.
+    Login,
+    /// Everything (`--export=ALL`).
+    Everything,
+}
+
+impl Export {
+    fn option(&self) -> &'static str {
+        match self {
+            Self::Login => "--export=NONE",
+            Self::Minimal | Self::Only(_) | Self::Everything => "--export=ALL",
+        }
+    }
+
+    /// Whether sbatch does without a variable, and with it the job.
+    fn omits(&self, name: &OsStr) -> bool {
+        const FOR_SBATCH: [&str; 7] = [
+            "SBATCH_EXPORT",
+            "SBATCH_CLUSTERS",
+            "SLURM_CLUSTERS",
+            "SBATCH_WAIT",
+            "SBATCH_ARRAY_INX",
+            "SBATCH_TEST_ONLY",
+            "SLURM_EXIT_ERROR",
+        ];
+        const MINIMUM: [&str; 7] = ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "SLURM_CONF"];
+        let is = |known: &[&str]| known.iter().any(|known| name == *known);
+        let minimal = || is(&MINIMUM) || name.as_encoded_bytes().starts_with(b"SBATCH_");
+        is(&FOR_SBATCH)
+            || match self {
+                Self::Minimal => !minimal(),
+                Self::Only(names) => !minimal() && !names.iter().any(|known| name == known.as_str()),
+                Self::Login | Self::Everything => false,
+            }
+    }
 }
 
 impl Submission {
@@ -150,26 +186,13 @@ impl Slurm {
             return Err(SubmitError::Option { option: option.clone(), why });
         }
         // These stand first, for sbatch takes what follows a stray word for the script's arguments.
-        let mut args = vec!["--parsable".into(), format!("--export={}", exported(export)?).into()];
+        let mut args = vec!["--parsable".into(), export.option().into()];
         args.extend(options.iter().cloned());
         let with = self.conf().into_iter().collect();
-        let call =
-            Call { args, input: script.as_bytes(), without: changes_job, with, deadline: self.deadline };
+        let without = |name: &OsStr| export.omits(name);
+        let call = Call { args, input: script.as_bytes(), without: &without, with, deadline: self.deadline };
         judge(&self.sbatch.run(call)?)
     }
-}
-
-fn changes_job(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
-        "SBATCH_EXPORT",
-        "SBATCH_CLUSTERS",
-        "SLURM_CLUSTERS",
-        "SBATCH_WAIT",
-        "SBATCH_ARRAY_INX",
-        "SBATCH_TEST_ONLY",
-        "SLURM_EXIT_ERROR",
-    ];
-    NAMES.contains(&name)
 }
 
 /// Why an option cannot be used. getopt takes a long one's beginning for the whole.
@@ -195,28 +218,6 @@ fn unfit(option: &OsStr) -> Option<&'static str> {
         [b'-', b'M', ..] => Some(CLUSTER),
         b"-W" => Some("it waits for the job's end"),
         _ => None,
-    }
-}
-
-fn exported(export: &Export) -> Result<String, SubmitError> {
-    match export {
-        Export::Nothing => Ok("NIL".to_owned()),
-        Export::Login => Ok("NONE".to_owned()),
-        Export::Everything => Ok("ALL".to_owned()),
-        Export::Only(names) => {
-            let plain = |name: &&String| {
-                let bytes = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                bytes && !name.is_empty() && !["ALL", "NIL", "NONE"].contains(&name.as_str())
-            };
-            match names.iter().find(|name| !plain(name)) {
-                Some(name) => Err(SubmitError::Option {
-                    option: format!("--export={name}").into(),
-                    why: "it is not the name of a variable",
-                }),
-                None if names.is_empty() => Ok("NIL".to_owned()),
-                None => Ok(names.join(",")),
-            }
-        }
     }
 }
 
@@ -386,11 +387,20 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_be_exported_by_name() {
-        assert_eq!(exported(&Export::Only(vec!["A".into(), "B_1".into()])).unwrap(), "A,B_1");
-        assert_eq!(exported(&Export::Only(Vec::new())).unwrap(), "NIL");
-        for bad in ["A=1", "", "ALL", "A,B", "A B"] {
-            assert!(exported(&Export::Only(vec![bad.into()])).is_err(), "{bad:?}");
+    fn sbatch_itself_gets_only_what_the_job_may_have() {
+        let only = Export::Only(vec!["MINE".into()]);
+        for (name, minimal, with_mine, everything) in [
+            ("HOME", false, false, false),
+            ("SBATCH_ACCOUNT", false, false, false),
+            ("MINE", true, false, false),
+            ("AWS_SECRET_ACCESS_KEY", true, true, false),
+            ("SLURM_JOB_ID", true, true, false),
+            ("SBATCH_EXPORT", true, true, true),
+            ("SBATCH_WAIT", true, true, true),
+        ] {
+            let omits = |export: &Export| export.omits(name.as_ref());
+            let all = (omits(&Export::Minimal), omits(&only), omits(&Export::Everything));
+            assert_eq!(all, (minimal, with_mine, everything), "{name}");
         }
     }
 }
