@@ -19,7 +19,7 @@ use crate::{
 pub struct Job {
     /// Its number.
     pub id: JobId,
-    /// How far it is. Where this is [`State::Gone`], nothing of the following is known.
+    /// How far it is. Where this is [`State::Gone`] or [`State::Undetermined`], the rest may be empty.
     pub state: State,
     /// Why it waits, or how it ended.
     pub reason: Option<Reason>,
@@ -93,11 +93,11 @@ pub(crate) const FIELDS: [&str; 20] = [
 ];
 
 impl Job {
-    /// One that the controller does not know.
-    pub fn gone(id: JobId) -> Self {
+    /// One of which nothing is known but this: [`State::Gone`], or [`State::Undetermined`].
+    pub fn only(id: JobId, state: State) -> Self {
         Self {
             id,
-            state: State::Gone,
+            state,
             reason: None,
             name: String::new(),
             uid: None,

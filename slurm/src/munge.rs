@@ -129,7 +129,7 @@ impl Munge {
     }
 
     /// Makes a credential of the user who runs this, valid for `ttl` (at least a second; the daemon may allow less), which
-    /// only `only_for` can read, if that is given. (The user who made it cannot, then; root can only where it is given.)
+    /// only `only_for` can read, if that is given. (Whoever made it cannot, then, and nor can root.)
     ///
     /// # Errors
     /// As [`MungeError`] has them.

@@ -5,6 +5,8 @@
 //! filters by user, and for a single job; for several it sends all jobs of the cluster, and squeue filters: for the jobs of
 //! one user, [`Slurm::jobs_of_user`] is the cheaper question.
 
+use std::collections::BTreeMap;
+
 use crate::{
     Slurm,
     id::JobId,
@@ -48,16 +50,17 @@ pub enum QueryError {
 }
 
 impl Slurm {
-    /// What the controller knows of a job. One that it does not know has [`State::Gone`].
+    /// What the controller knows of a job. One that it does not know has [`State::Gone`]; so has one of somebody else that
+    /// it hides ([`Config::hides_jobs`](crate::Config::hides_jobs)).
     ///
     /// # Errors
     /// Where it did not tell. The job may well run then: its state is [`State::Undetermined`].
     pub fn job(&self, id: JobId) -> Result<Job, QueryError> {
-        Ok(self.jobs(&[id])?.pop().unwrap_or_else(|| Job::gone(id)))
+        Ok(self.jobs(&[id])?.pop().unwrap_or_else(|| Job::only(id, State::Undetermined)))
     }
 
-    /// What the controller knows of these jobs, in their order, by one call. Those that it does not know have
-    /// [`State::Gone`]. It sends squeue all jobs of the cluster where more than one is asked for.
+    /// What the controller knows of these jobs, each named once, in their order and by one call. Those that it does not know have
+    /// [`State::Gone`], or [`State::Undetermined`] where squeue spoke of an error besides. It sends squeue all jobs of the cluster where more than one is asked for.
     ///
     /// # Errors
     /// Where it did not tell. Any of them may well run then.
@@ -66,14 +69,16 @@ impl Slurm {
             return Ok(Vec::new());
         }
         let list = ids.iter().map(JobId::to_string).collect::<Vec<_>>().join(",");
-        let known = match self.squeue(&format!("--jobs={list}")) {
+        let Listed { jobs, missing } = match self.squeue(&format!("--jobs={list}")) {
             // It says so for a single one only; of several, it leaves those out.
-            Err(QueryError::Failed { words, .. }) if words.contains(UNKNOWN) => Vec::new(),
+            Err(QueryError::Failed { words, .. }) if words.contains(UNKNOWN) => {
+                Listed { jobs: Vec::new(), missing: State::Gone }
+            }
             answer => answer?,
         };
-        let of =
-            |id: &JobId| known.iter().find(|job| job.id == *id).cloned().unwrap_or_else(|| Job::gone(*id));
-        Ok(ids.iter().map(of).collect())
+        let mut known = jobs.into_iter().map(|job| (job.id, job)).collect::<BTreeMap<_, _>>();
+        let take = |id: &JobId| known.remove(id).unwrap_or_else(|| Job::only(*id, missing));
+        Ok(ids.iter().map(take).collect())
     }
 
     /// All jobs of a user that the controller knows, the ended ones included. Waiting tasks of an array are one
@@ -82,7 +87,7 @@ impl Slurm {
     /// # Errors
     /// Where it did not tell.
     pub fn jobs_of_user(&self, uid: u32) -> Result<Vec<Job>, QueryError> {
-        let mut jobs = self.squeue(&format!("--user={uid}"))?;
+        let mut jobs = self.squeue(&format!("--user={uid}"))?.jobs;
         // An option that squeue does not understand would otherwise show those of others.
         jobs.retain(|job| job.uid == Some(uid));
         Ok(jobs)
@@ -93,24 +98,39 @@ impl Slurm {
         self.job(id).map_or(State::Undetermined, |job| job.state)
     }
 
-    fn squeue(&self, which: &str) -> Result<Vec<Job>, QueryError> {
+    fn squeue(&self, which: &str) -> Result<Listed, QueryError> {
         let mark = Mark::new();
         let format = format!("--Format={}", mark.format(&FIELDS));
-        let text = self.text(&self.squeue, &["--noheader", "--all", "--states=all", which, &format])?;
-        job::read(&mark, &text).map_err(|_| misshapen(&self.squeue, &text))
+        let answer = self.told(&self.squeue, &["--noheader", "--all", "--states=all", which, &format])?;
+        let text = String::from_utf8_lossy(&answer.out);
+        let jobs = job::read(&mark, &text).map_err(|_| misshapen(&self.squeue, &text))?;
+        // An error that did not make it fail may have kept a job from us.
+        let whole = !String::from_utf8_lossy(&answer.err).contains("error");
+        Ok(Listed { jobs, missing: if whole { State::Gone } else { State::Undetermined } })
     }
 
     /// What a program prints that asks the controller and changes nothing.
     pub(crate) fn text(&self, program: &Program, arguments: &[&str]) -> Result<String, QueryError> {
+        Ok(String::from_utf8_lossy(&self.told(program, arguments)?.out).into_owned())
+    }
+
+    fn told(&self, program: &Program, arguments: &[&str]) -> Result<Answer, QueryError> {
         let answer = self.ask(program, args(arguments))?;
         let program = program.name;
         let words = answer.words();
         match answer.status.success() {
-            true => Ok(String::from_utf8_lossy(&answer.out).into_owned()),
+            true => Ok(answer),
             false if is_unreachable(&answer) => Err(QueryError::Unreachable { program, words }),
             false => Err(QueryError::Failed { program, words }),
         }
     }
+}
+
+/// What squeue has listed.
+struct Listed {
+    jobs: Vec<Job>,
+    /// How far one is that it has not.
+    missing: State,
 }
 
 pub(crate) fn misshapen(program: &Program, text: &str) -> QueryError {
@@ -123,7 +143,7 @@ pub(crate) const UNKNOWN: &str = "Invalid job id specified";
 /// The errors of Slurm that say nothing of what was asked for: the controller is not there, is not in charge, does not
 /// answer, or the two do not believe each other (slurm_errno.c).
 pub(crate) fn is_unreachable(answer: &Answer) -> bool {
-    const WORDS: [&str; 20] = [
+    const WORDS: [&str; 21] = [
         "Unable to contact slurm controller",
         "Unable to establish controller machine",
         "Unable to establish configuration source",
@@ -133,6 +153,8 @@ pub(crate) fn is_unreachable(answer: &Answer) -> bool {
         "Communication shutdown failure",
         "Message send failure",
         "Message receive failure",
+        // What scontrol makes of one that is not there.
+        "Unexpected message received",
         "Socket timed out",
         "Zero Bytes were transmitted or received",
         "Insane message length",

@@ -21,8 +21,8 @@ use nix::{
     unistd::Pid,
 };
 use slurm::{
-    ChangeError, Exit, Export, Job, JobId, ProgramError, Refusal, SignalTarget, Slurm, State, Submission,
-    SubmitError, TimeLimit,
+    ChangeError, Exit, Export, Job, JobId, ProgramError, QueryError, Refusal, SignalTarget, Slurm, State,
+    Submission, SubmitError, TimeLimit,
     munge::{Munge, MungeError},
 };
 
@@ -344,6 +344,30 @@ fn silence_is_no_end() {
 
 #[test]
 #[ignore = "needs a Slurm cluster"]
+fn a_controller_that_is_not_there_knows_nothing() {
+    let cluster = Cluster::take();
+    let conf = fs::read_to_string(env::var_os("SLURM_CONF").unwrap()).unwrap();
+    let elsewhere = cluster.folder.join("slurm.conf");
+    fs::write(&elsewhere, conf.replace("SlurmctldPort=6817", "SlurmctldPort=1")).unwrap();
+    let lost = cluster.alice.clone().with_conf(&elsewhere).with_deadline(Duration::from_secs(60));
+    let id = JobId::new(4_000_000).unwrap();
+    let begun = Instant::now();
+    let error = lost.jobs(&[id]).unwrap_err();
+    assert!(matches!(error, QueryError::Unreachable { .. }), "{error:?}");
+    println!("squeue: {:?}", begun.elapsed());
+    let error = lost.submit(&cluster.submission("true", Export::Minimal)).unwrap_err();
+    assert!(matches!(error, SubmitError::Unreachable(_)), "{error:?}");
+    println!("and sbatch: {:?}", begun.elapsed());
+    for error in [lost.cancel(id).unwrap_err(), lost.hold(id).unwrap_err()] {
+        assert!(matches!(error, ChangeError::Unreachable { .. }), "{error:?}");
+    }
+    println!("and scancel and scontrol: {:?}", begun.elapsed());
+    assert!(matches!(lost.partitions(), Err(QueryError::Unreachable { .. })));
+    assert!(matches!(lost.config(), Err(QueryError::Unreachable { .. })));
+}
+
+#[test]
+#[ignore = "needs a Slurm cluster"]
 fn a_hundred_jobs_are_listed_at_once() {
     let cluster = Cluster::take();
     let hold = cluster.submission("true", Export::Minimal).option("--hold");
@@ -408,6 +432,8 @@ fn a_credential_says_who_made_it_and_once() {
 
     let for_bob = alice.encode(b"", Some(2002), minute).unwrap();
     assert!(matches!(alice.decode(&for_bob), Err(MungeError::NotForUs)));
+    let root = Munge::find(None).unwrap().with_socket(&socket);
+    assert!(matches!(root.decode(&for_bob), Err(MungeError::NotForUs)));
     let read = bob.decode(&for_bob).unwrap();
     assert_eq!((read.only_for, read.payload.len()), (Some(2002), 0));
 
