@@ -55,7 +55,7 @@ pub use past::Past;
 pub use program::ProgramError;
 pub use query::QueryError;
 pub use reason::Reason;
-pub use site::{Config, Partition};
+pub use site::{Config, Nodes, Partition};
 pub use state::State;
 pub use submit::{Export, Refusal, Submission, SubmitError, Submitted};
 pub use time::{TimeLimit, TimeLimitError};

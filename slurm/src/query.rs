@@ -1,6 +1,6 @@
 //! Asks the controller for jobs, by squeue.
 //!
-//! One call asks for all of them. It prints a table (see `table`) rather than JSON: squeue 22.05 ignores every filter for
+//! One call asks for all of them. It prints a table (see the module `table`) rather than JSON: squeue 22.05 ignores every filter for
 //! JSON, the forms of JSON differ from version to version, and the table holds all that is asked here. The controller
 //! filters by user, and for a single job; for several it sends all jobs of the cluster, and squeue filters: for the jobs of
 //! one user, [`Slurm::jobs_of_user`] is the cheaper question.

@@ -33,7 +33,7 @@ pub enum Export {
     /// `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH`, `LANG`, and the user's defaults for sbatch (`SBATCH_*`).
     ///
     /// sbatch itself gets no more, and is told to pass on all it has (`--export=ALL`). Its `--export=NIL` is for that, but
-    /// only from Slurm 23.02 on: before, it is the name of a variable, and the node runs the user's login shell for the
+    /// documented from Slurm 23.02 on only: in 22.05, it is the name of a variable, and the node runs the user's login shell for the
     /// others, which takes seconds, and holds the job for ever where it fails.
     Minimal,
     /// The minimum, and these variables by name. Values never stand here: they would in the process list.
