@@ -28,6 +28,7 @@ mod network;
 mod password;
 mod sftp;
 mod sharing;
+mod slurm;
 mod ssh;
 mod terminals;
 
@@ -37,7 +38,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::{
     Site,
-    needs::Need::{self, Apptainer, Browser, Internet, OpenSsh, Pam, Pasta, Root},
+    needs::Need::{self, Apptainer, Browser, Internet, OpenSsh, Pam, Pasta, Root, Slurm},
     place, scan,
 };
 
@@ -166,6 +167,9 @@ fn proofs() -> Vec<Trial> {
             an_owner_by_ssh_sees_who_is_there_and_ends_it_with_one_key [OpenSsh]
             threat_37_a_guest_by_ssh_gets_the_terminal_and_nothing_else [OpenSsh]
             revoking_cuts_ssh_off_at_once [OpenSsh];
+        slurm:
+            the_cluster_runs_apptainer_in_a_job [Apptainer, Slurm]
+            what_breaks_in_a_cluster_can_be_mended [Slurm];
         terminals:
             a_page_gets_a_shell_in_the_session []
             several_terminals_and_several_pages_of_one []

@@ -23,10 +23,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn read(pid: i32) -> Option<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    fn read(proc: &Path, pid: i32) -> Option<Self> {
+        let folder = proc.join(pid.to_string());
+        let status = fs::read_to_string(folder.join("status")).ok()?;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = fs::read(folder.join("cmdline")).unwrap_or_default();
         Some(Self {
             pid: Pid::from_raw(pid),
             parent: Pid::from_raw(field("PPid:")?.parse().ok()?),
@@ -74,12 +75,17 @@ impl fmt::Display for Process {
 
 /// All processes any of whose user ids is this; but for those that are over and wait for the node's own init to say so.
 pub(crate) fn processes_of(uid: u32) -> Vec<Process> {
-    fs::read_dir("/proc")
+    processes_in(Path::new("/proc"), uid)
+}
+
+/// Those that this mount of proc(5) shows, which may be another node's.
+pub(crate) fn processes_in(proc: &Path, uid: u32) -> Vec<Process> {
+    fs::read_dir(proc)
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Process::read)
+        .filter_map(|pid| Process::read(proc, pid))
         .filter(|process| process.uids.contains(&uid))
         .filter(|process| !(process.is_zombie() && process.parent.as_raw() == 1))
         .collect()

@@ -1,8 +1,9 @@
 //! What the tests stand on: users, the real program run as one of them, a census of what a session leaves on the node,
-//! another user's eyes, a browser, a small internet.
+//! another user's eyes, a browser, a small internet, a small cluster.
 
 pub(crate) mod browser;
 pub(crate) mod census;
+pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod needs;
 pub(crate) mod net;

@@ -21,6 +21,8 @@ pub(crate) enum Need {
     Pam,
     /// OpenSSH's client and its tools.
     OpenSsh,
+    /// Slurm's daemons and commands, and what the cluster is made with.
+    Slurm,
 }
 
 impl Need {
@@ -37,6 +39,7 @@ impl Need {
             Self::OpenSsh => {
                 &["ssh", "ssh-keygen", "ssh-agent", "ssh-add", "scp", "sftp", "rsync", "git", "curl"]
             }
+            Self::Slurm => &["slurmctld", "slurmd", "srun", "sbatch", "munged", "ip", "pgrep"],
         };
         absent(commands)
     }

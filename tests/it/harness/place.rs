@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 
-use super::{census, needs::Need};
+use super::{census, cluster, needs::Need};
 
 const ALL_RUNS: &str = "/var/lib/shlogin-tests";
 /// Every user that a test makes has a name that begins so, and goes on with the number of the process that made it.
@@ -51,8 +51,9 @@ pub(crate) fn remove() {
     }
 }
 
-/// Removes the folder of a run, and not what is mounted there.
+/// Removes the folder of a run and its clusters, and not what is mounted there.
 fn remove_run(root: &Path) {
+    cluster::take_down_below(root);
     unmount_below(root);
     let _ = fs::remove_dir_all(root);
 }
@@ -140,6 +141,7 @@ fn sweep() {
 
 /// Ends everything of a user's, and removes her and all she left.
 pub(crate) fn erase_user(name: &str, uid: u32, home: &Path) {
+    cluster::forget(uid);
     loop {
         let left = census::processes_of(uid);
         if left.iter().all(|process| process.is_zombie()) {
