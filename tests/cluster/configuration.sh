@@ -20,7 +20,6 @@ configure() {
   )
   for key in "$@"; do set[${key%%=*}]=${key#*=}; done
 
-  cat /proc/sys/kernel/random/boot_id >"$folder/run/boot"
   cat >"$folder/etc/slurm.conf" <<CONF
 ClusterName=shlogin
 SlurmctldHost=$login($network.1)
