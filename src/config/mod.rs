@@ -32,7 +32,7 @@ pub use partial::{
 pub use programs::find_program;
 pub use values::{
     AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, InvalidValue, Listen,
-    OutboundHelper, PamService, ProgramChoice, RuntimeChoice, TimeSpan, Variable,
+    OutboundHelper, PamService, PathChoice, RuntimeChoice, TimeSpan, Variable,
 };
 
 use crate::words::{Isolation, Network, PodRange, TmpMode};
@@ -140,9 +140,9 @@ pub struct Outbound {
 #[serde(deny_unknown_fields)]
 pub struct Images {
     /// Apptainer.
-    pub apptainer: ProgramChoice,
+    pub apptainer: PathChoice,
     /// SingularityCE.
-    pub singularity: ProgramChoice,
+    pub singularity: PathChoice,
 }
 
 /// What every app gets.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{
     AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper, PamService,
-    ProgramChoice, RuntimeChoice, TimeSpan, Variable,
+    PathChoice, RuntimeChoice, TimeSpan, Variable,
 };
 use crate::words::{Isolation, Network, TmpMode};
 
@@ -93,8 +93,8 @@ pub struct PartialOutbound {
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "default.toml documents each key")]
 pub struct PartialImages {
-    pub apptainer: Option<ProgramChoice>,
-    pub singularity: Option<ProgramChoice>,
+    pub apptainer: Option<PathChoice>,
+    pub singularity: Option<PathChoice>,
 }
 
 /// `[app]`.

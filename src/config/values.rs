@@ -112,14 +112,14 @@ pub enum FileChoice {
     File(AbsolutePath),
 }
 
-/// A program, or the first of its name in `PATH`.
+/// A program, another file or a folder, or whatever is found where such things are.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum ProgramChoice {
+pub enum PathChoice {
     /// Written as `auto`.
     Auto,
-    /// This file.
-    File(AbsolutePath),
+    /// This one.
+    At(AbsolutePath),
 }
 
 /// A `NAME=value` for the environment of apps.
@@ -407,12 +407,12 @@ impl fmt::Display for AbsolutePath {
     }
 }
 
-impl ProgramChoice {
-    /// The file, where one is named.
+impl PathChoice {
+    /// The path, where one is named.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Auto => None,
-            Self::File(path) => Some(path),
+            Self::At(path) => Some(path),
         }
     }
 }
@@ -444,19 +444,19 @@ impl fmt::Display for FileChoice {
     }
 }
 
-impl FromStr for ProgramChoice {
+impl FromStr for PathChoice {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::File) }
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::At) }
     }
 }
 
-impl fmt::Display for ProgramChoice {
+impl fmt::Display for PathChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
-            Self::File(path) => path.fmt(f),
+            Self::At(path) => path.fmt(f),
         }
     }
 }
@@ -516,7 +516,7 @@ macro_rules! through_text {
 }
 through_text!(TextOrNumber, parse: TimeSpan, ByteSize);
 through_text!(String, parse: Listen, HostName, HostChoice, PamService);
-through_text!(String, parse: AbsolutePath, FileChoice, ProgramChoice, Variable);
+through_text!(String, parse: AbsolutePath, FileChoice, PathChoice, Variable);
 
 macro_rules! display_as_value {
     ($($type:ty),*) => {$(

@@ -11,7 +11,7 @@ use super::{
     machine::Machine,
     run::{Answer, Asked},
 };
-use crate::config::{Config, ProgramChoice, RuntimeChoice, find_program};
+use crate::config::{Config, PathChoice, RuntimeChoice, find_program};
 
 /// The programs that were asked.
 pub(super) struct Running {
@@ -29,9 +29,9 @@ struct Program {
 
 impl Running {
     pub(super) fn start(config: &Config) -> Self {
-        let find = |choice: &ProgramChoice, name| match choice {
-            ProgramChoice::Auto => find_program(name),
-            ProgramChoice::File(path) => Some(path.to_path_buf()),
+        let find = |choice: &PathChoice, name| match choice {
+            PathChoice::Auto => find_program(name),
+            PathChoice::At(path) => Some(path.to_path_buf()),
         };
         let apptainer = find(&config.images.apptainer, "apptainer").map(Program::ask);
         let real = |program: &Path| fs::canonicalize(program).ok();
