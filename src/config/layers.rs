@@ -96,6 +96,9 @@ pub struct Sources {
     pub variables: Vec<(OsString, OsString)>,
 }
 
+/// The tables whose keys are names of the site's or the user's, each an entry of its own.
+const OPEN: [&str; 2] = ["slurm.partitions", "slurm.apps"];
+
 type Flat = BTreeMap<String, Value>;
 
 impl Sources {
@@ -197,11 +200,10 @@ impl Merged {
     fn lock(&mut self, file: &Path, text: &str, locked: &[String]) -> Result<(), ConfigError> {
         file.clone_into(&mut self.locked_by);
         for name in locked {
-            let table = format!("{name}.");
-            let before = self.locked.len();
-            self.locked
-                .extend(self.values.keys().filter(|key| *key == name || key.starts_with(&table)).cloned());
-            if self.locked.len() == before {
+            if self.values.keys().any(|key| lies_in(key, name)) || OPEN.iter().any(|open| lies_in(name, open))
+            {
+                self.locked.push(name.clone());
+            } else {
                 let list = text.find("locked").unwrap_or(0);
                 let line = line_at(text, list + text[list..].find(name.as_str()).unwrap_or(0));
                 let message = format!("locked names {name:?}, which is no key and no table");
@@ -221,21 +223,23 @@ impl Merged {
 
     fn put(&mut self, layer: &Partial, origin: Origin) -> Result<(), ConfigError> {
         for (key, value) in flatten(layer)? {
-            match self.values.get(&key) {
-                Some((held, _)) if self.locks_hold && self.locked.contains(&key) => {
-                    if *held != value {
-                        let (wanted, value, by) =
-                            (value.to_string(), held.to_string(), self.locked_by.clone());
-                        let locked = Locked { key, wanted, origin, value, by };
-                        return Err(ConfigError::Locked(Box::new(locked)));
-                    }
+            if self.locks_hold && self.is_locked(&key) {
+                let held = self.values.get(&key).map(|(held, _)| held);
+                if held != Some(&value) {
+                    let held = held.map_or_else(|| "nothing".to_owned(), Value::to_string);
+                    let (wanted, by) = (value.to_string(), self.locked_by.clone());
+                    let locked = Locked { key, wanted, origin, value: held, by };
+                    return Err(ConfigError::Locked(Box::new(locked)));
                 }
-                _ => {
-                    self.values.insert(key, (value, origin.clone()));
-                }
+            } else {
+                self.values.insert(key, (value, origin.clone()));
             }
         }
         Ok(())
+    }
+
+    fn is_locked(&self, key: &str) -> bool {
+        self.locked.iter().any(|name| lies_in(key, name))
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -243,7 +247,7 @@ impl Merged {
             key: key.clone(),
             value: value.clone(),
             origin: origin.clone(),
-            locked: self.locked.contains(key),
+            locked: self.is_locked(key),
         };
         self.values.iter().map(entry).collect()
     }
@@ -283,8 +287,7 @@ impl Merged {
             (Isolation::Socket, Network::Host) => return Ok(()),
             (Isolation::Namespace, Network::Isolated | Network::Outbound) => return Ok(()),
             (Isolation::Socket, _) => {
-                let is_asked_for =
-                    self.origin("network") != Origin::Default || self.locked.iter().any(|k| k == "network");
+                let is_asked_for = self.origin("network") != Origin::Default || self.is_locked("network");
                 if !is_asked_for {
                     let host = Value::String(Network::Host.to_string());
                     self.values.insert("network".into(), (host, Origin::FollowsFrom("isolation")));
@@ -338,10 +341,18 @@ fn line_at(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|b| *b == b'\n').count()
 }
 
-/// A layer as a map from dotted keys to values.
+/// Whether a dotted key is `name`, or in the table of that name.
+fn lies_in(key: &str, name: &str) -> bool {
+    key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// A layer as a map from dotted keys to values. The keys are TOML's: an entry's name stands in quotation marks where it
+/// has to, and there are none in it.
 fn flatten(layer: &Partial) -> Result<Flat, ConfigError> {
     fn walk(prefix: &str, table: Table, flat: &mut Flat) {
+        let bare = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         for (key, value) in table {
+            let key = if bare(&key) { key } else { format!("\"{key}\"") };
             match value {
                 Value::Table(inner) => walk(&format!("{prefix}{key}."), inner, flat),
                 value => {
@@ -356,15 +367,19 @@ fn flatten(layer: &Partial) -> Result<Flat, ConfigError> {
     Ok(flat)
 }
 
-/// Puts a value where its dotted key says. There are tables, and none in them.
+/// Puts a value where its dotted key says.
 fn insert(root: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
+    let (first, rest) = match key.strip_prefix('"').and_then(|key| key.split_once('"')) {
+        Some((name, rest)) => (name, rest.strip_prefix('.')),
+        None => key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest))),
+    };
+    match rest {
         None => {
-            root.insert(key.to_owned(), value);
+            root.insert(first.to_owned(), value);
         }
-        Some((table, key)) => {
-            if let Value::Table(table) = root.entry(table).or_insert_with(|| Value::Table(Table::new())) {
-                table.insert(key.to_owned(), value);
+        Some(rest) => {
+            if let Value::Table(table) = root.entry(first).or_insert_with(|| Value::Table(Table::new())) {
+                insert(table, rest, value);
             }
         }
     }

@@ -9,10 +9,13 @@
 mod error;
 mod file;
 mod host;
+mod job_option;
 mod layers;
 mod partial;
 pub mod paths;
 mod programs;
+mod slurm;
+mod template;
 mod values;
 
 #[cfg(test)]
@@ -24,12 +27,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use error::{ConfigError, Locked};
 pub use host::{host_name, node_name};
+pub use job_option::{JobOption, JobOptionError, REFUSED, RefusedOption, refusal};
 pub use layers::{DEFAULT, Entry, Origin, Resolved, SITE_FILE, Sources};
 pub use partial::{
     Partial, PartialApp, PartialGateway, PartialImages, PartialOutbound, PartialPods, PartialRecords,
     PartialSsh,
 };
 pub use programs::find_program;
+pub use slurm::{
+    Allocation, AppPattern, JobOptions, Munge, PartialJobOptions, PartialSlurm, PartitionName, Slurm,
+};
+pub use template::{TEMPLATE_NAME, TemplateText};
 pub use values::{
     AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, InvalidValue, Listen,
     OutboundHelper, PamService, PathChoice, RuntimeChoice, TimeSpan, Variable,
@@ -73,6 +81,8 @@ pub struct Config {
     pub images: Images,
     /// What every app gets.
     pub app: App,
+    /// How sessions get into jobs.
+    pub slurm: Slurm,
 }
 
 /// The HTTPS listener in front of the app.

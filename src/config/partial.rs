@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{
-    AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper, PamService,
-    PathChoice, RuntimeChoice, TimeSpan, Variable,
+use super::{
+    slurm::PartialSlurm,
+    values::{
+        AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper,
+        PamService, PathChoice, RuntimeChoice, TimeSpan, Variable,
+    },
 };
 use crate::words::{Isolation, Network, TmpMode};
 
@@ -30,6 +33,7 @@ pub struct Partial {
     pub outbound: PartialOutbound,
     pub images: PartialImages,
     pub app: PartialApp,
+    pub slurm: PartialSlurm,
 }
 
 /// `[pods]`.

@@ -313,6 +313,8 @@ fn a_file_that_is_none_does_not_hang_and_one_that_is_not_there_says_nothing() {
     assert!(site.resolve(&Partial::default()).is_ok());
 }
 
+mod slurm;
+
 mod folders {
     use super::*;
     use crate::config::paths::{Durability, FolderError, PrivateFolder};

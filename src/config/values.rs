@@ -139,7 +139,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    fn new(text: &str, expected: &'static str) -> Self {
+    pub(super) fn new(text: &str, expected: &'static str) -> Self {
         Self { text: text.chars().take(80).collect(), expected }
     }
 }
@@ -500,9 +500,9 @@ impl fmt::Display for Variable {
 macro_rules! through_text {
     ($from:ty, $parse:ident: $($type:ty),*) => {$(
         impl TryFrom<$from> for $type {
-            type Error = InvalidValue;
+            type Error = $crate::config::InvalidValue;
 
-            fn try_from(text: $from) -> Result<Self, InvalidValue> {
+            fn try_from(text: $from) -> Result<Self, Self::Error> {
                 text.$parse()
             }
         }
@@ -514,6 +514,7 @@ macro_rules! through_text {
         }
     )*};
 }
+pub(super) use through_text;
 through_text!(TextOrNumber, parse: TimeSpan, ByteSize);
 through_text!(String, parse: Listen, HostName, HostChoice, PamService);
 through_text!(String, parse: AbsolutePath, FileChoice, PathChoice, Variable);
