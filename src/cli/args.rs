@@ -1,8 +1,12 @@
 //! The grammar: words and options as they are typed, nothing about what they mean.
 
+mod slurm;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+pub(super) use slurm::SlurmArgs;
 
 use crate::{
     config::{Listen, RuntimeChoice, TimeSpan, Variable},
@@ -90,7 +94,7 @@ pub(super) struct StartArgs {
     #[arg(short, long)]
     pub(super) foreground: bool,
     /// The app's port [default: the first that answers]
-    #[arg(short, long)]
+    #[arg(long)]
     pub(super) port: Option<u16>,
     /// What the app may reach
     #[arg(long, value_enum)]
@@ -140,6 +144,8 @@ pub(super) struct StartArgs {
     /// One more option for the runtime's `instance start` (repeatable)
     #[arg(long, value_name = "OPTION", action = ArgAction::Append, allow_hyphen_values = true)]
     pub(super) runtime_arg: Vec<OsString>,
+    #[command(flatten, next_help_heading = "Slurm")]
+    pub(super) slurm: SlurmArgs,
 }
 
 #[derive(Args)]

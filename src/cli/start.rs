@@ -39,6 +39,9 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         // bytes come to has no business with root's files.
         return Err(Failure::Usage("sessions belong to ordinary users: root starts none".to_owned()));
     }
+    if args.slurm.slurm {
+        return Err(Failure::Usage("--slurm is not possible yet: the job has nothing to run".to_owned()));
+    }
     let resolved = Config::load(&launchable::overrides(&args))?;
     for warning in &resolved.warnings {
         output.note(format_args!("shlogin: {warning}"));
