@@ -105,7 +105,10 @@ const NEED_A_VALUE: &[&str] = &[
 ];
 
 /// The short options without a value.
-const SHORT_FLAGS: &str = "HkOQsv";
+const SHORT_FLAGS: &str = "HOQsv";
+
+/// The short option that may have one.
+const SHORT_EITHER: char = 'k';
 
 /// Short forms whose meaning for a job we look at.
 const SHORT_NAMES: &[(char, &str)] = &[('p', "partition")];
@@ -182,10 +185,10 @@ impl FromStr for JobOption {
         let mut rest = word.strip_prefix('-').ok_or_else(form)?.chars();
         let letter = rest.next().filter(char::is_ascii_alphabetic).ok_or_else(form)?;
         let value = rest.as_str();
-        let is_whole = if SHORT_FLAGS.contains(letter) {
-            value.is_empty()
-        } else {
-            !value.is_empty() && !value.starts_with(char::is_whitespace)
+        let is_whole = match letter {
+            SHORT_EITHER => true,
+            flag if SHORT_FLAGS.contains(flag) => value.is_empty(),
+            _ => !value.is_empty() && !value.starts_with(char::is_whitespace),
         };
         if is_whole { Ok(Self(word.to_owned())) } else { Err(form()) }
     }
@@ -234,6 +237,8 @@ mod tests {
             "-t4:00:00",
             "-pgpu",
             "-H",
+            "-k",
+            "-koff",
             "-N2",
         ] {
             assert_eq!(word.parse::<JobOption>().unwrap().as_str(), word);
@@ -270,7 +275,7 @@ mod tests {
         for refused in REFUSED {
             let mut words = vec![format!("--{}", refused.name), format!("--{}=x", refused.name)];
             words.extend(refused.short.iter().flat_map(|c| {
-                [format!("-{c}"), format!("-{c}x"), format!("-{c} x"), format!("-H{c}1"), format!("-HkQ{c}")]
+                [format!("-{c}"), format!("-{c}x"), format!("-{c} x"), format!("-H{c}1"), format!("-HsQ{c}")]
             }));
             for word in words {
                 assert_eq!(error(&word), format!("--{} is not possible: {}", refused.name, refused.why));
