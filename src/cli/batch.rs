@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub(super) use template::TemplateError;
+use template::TemplateError;
 
 use super::args::SlurmArgs;
 use crate::{
@@ -45,7 +45,7 @@ pub(super) struct Job<'a> {
 
 /// Why there is nothing to hand to sbatch.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BatchError {
+pub enum BatchError {
     /// The script.
     #[error(transparent)]
     Template(#[from] TemplateError),

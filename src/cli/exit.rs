@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::batch::BatchError;
 use crate::{
     config::{ConfigError, paths::FolderError},
     host::{ImageError, RuntimeError},
@@ -56,6 +57,8 @@ pub enum Failure {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     #[error("{0}")]
     NoHelper(String),
     /// The session ended before its app answered.
@@ -78,7 +81,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => code::USAGE,
-            Self::Config(_) => code::CONFIG,
+            Self::Config(_) | Self::Batch(_) => code::CONFIG,
             Self::Records(RecordsError::NotFound(_) | RecordsError::Ambiguous { .. }) => code::NO_SESSION,
             Self::Lock(LockError::InUse(_)) => code::NAME_IN_USE,
             Self::Pod(PodError::NoneFree { .. }) => code::NO_POD,

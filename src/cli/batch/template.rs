@@ -16,7 +16,7 @@ const FOLDER: &str = "@FOLDER@";
 
 /// Why there is no script.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::cli) enum TemplateError {
+pub enum TemplateError {
     /// It is too long.
     #[error("{} is longer than {} KiB", .0.display(), MAX_LENGTH >> 10)]
     TooLong(PathBuf),
@@ -50,7 +50,7 @@ pub(in crate::cli) enum TemplateError {
 
 /// What is wrong with a line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::cli) enum Fault {
+pub enum Fault {
     /// The first line.
     #[error("it has to begin with #! and the path of a shell")]
     NoShell,
