@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{Gateway, Options, Phase, Seen, certificate};
 use crate::{
-    host::{AppSpec, Link, LocalHost},
+    host::{AppSpec, Host, Link, LocalHost},
     sandbox::{Footprint, SandboxSpec},
     share::{Guests, Terms},
     sys::message,
@@ -61,7 +61,7 @@ fn no_terminals(folder: &std::path::Path) -> (Terminals, std::os::fd::OwnedFd) {
     };
     let link = Link::open(ours, Vec::new()).unwrap();
     let host = LocalHost::new(link, &sandbox, app, Vec::new(), "/bin/sh".into());
-    (Terminals::new(Arc::new(host)), init)
+    (Terminals::new(Arc::new(Host::Local(Arc::new(host)))), init)
 }
 
 struct Running {

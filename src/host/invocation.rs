@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 
+use serde::{Deserialize, Serialize};
+
 use super::AppSpec;
 
 /// A command in a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Invocation {
     /// These words, as they are.
     Words(Vec<OsString>),

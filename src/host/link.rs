@@ -105,6 +105,10 @@ pub struct Started {
 }
 
 impl Started {
+    pub(super) fn new(id: RequestId, exited: oneshot::Receiver<Exit>) -> Self {
+        Self { id, exited }
+    }
+
     /// Its number, for [`Link::signal`].
     pub fn id(&self) -> RequestId {
         self.id

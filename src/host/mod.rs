@@ -3,6 +3,8 @@
 
 mod app;
 mod channel;
+mod either;
+mod far;
 mod image;
 mod invocation;
 mod link;
@@ -14,6 +16,8 @@ mod scripts;
 
 pub use app::{AppSpec, Container, ImageSpec};
 pub use channel::Channel;
+pub use either::Host;
+pub use far::{FarHost, Reach};
 pub use image::{ImageError, Scripts, inspect, pull, resolve};
 pub use invocation::Invocation;
 pub use link::{Health, Link, LinkError, Listening, Started};

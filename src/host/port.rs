@@ -7,10 +7,12 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use nginx_free::trunk::Channel;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -18,8 +20,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
+use tokio_util::either::Either;
 
-use super::{Link, LinkError};
+use super::{Host, Link, LinkError, far::FarListener};
 use crate::sandbox::{protocol::Endpoint, reachable};
 
 /// How long to wait between looks while an app starts: a fiftieth of what it has taken so far, so that looking neither
@@ -127,6 +130,8 @@ pub enum InsideListener {
     Tcp(TcpListener),
     /// At a socket in the filesystem, as init sees it, which is removed with this.
     Unix(UnixListener, Bound),
+    /// On another machine.
+    Far(FarListener),
 }
 
 /// A unix socket that init has made. Removed when dropped.
@@ -165,6 +170,7 @@ impl InsideListener {
                 Ok((AppStream::Tcp(stream), Some(from)))
             }
             Self::Unix(listener, _) => Ok((AppStream::Unix(listener.accept().await?.0), None)),
+            Self::Far(listener) => listener.accept().await,
         }
     }
 
@@ -173,6 +179,7 @@ impl InsideListener {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
             Self::Unix(..) => None,
+            Self::Far(listener) => listener.port(),
         }
     }
 }
@@ -180,25 +187,28 @@ impl InsideListener {
 /// The way to the app, for a gateway: a new connection each time it is asked.
 #[derive(Clone)]
 pub struct Dialer {
-    link: Link,
+    host: Arc<Host>,
     endpoint: watch::Receiver<Option<Endpoint>>,
 }
 
 impl Dialer {
     /// Connects to whatever `endpoint` holds at the moment of asking.
-    pub fn new(link: Link, endpoint: watch::Receiver<Option<Endpoint>>) -> Self {
-        Self { link, endpoint }
+    pub fn new(host: Arc<Host>, endpoint: watch::Receiver<Option<Endpoint>>) -> Self {
+        Self { host, endpoint }
     }
 }
 
 impl nginx_free::Dial for Dialer {
-    type Stream = AppStream;
+    type Stream = Either<AppStream, Channel>;
 
-    async fn dial(&self) -> io::Result<AppStream> {
+    async fn dial(&self) -> io::Result<Self::Stream> {
         let endpoint = self.endpoint.borrow().clone();
         let endpoint = endpoint
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the app does not answer yet"))?;
-        connect(&self.link, endpoint).await
+        match &*self.host {
+            Host::Local(host) => host.connect(endpoint).await.map(Either::Left),
+            Host::Far(host) => host.dial(&endpoint).await.map(Either::Right),
+        }
     }
 }
 

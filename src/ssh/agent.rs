@@ -16,7 +16,7 @@ use std::{
 use russh::server::Handle;
 use tokio::{
     net::UnixListener,
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 
 use super::{
@@ -24,7 +24,8 @@ use super::{
     listening::through,
 };
 use crate::{
-    host::AppStream,
+    host::{AppStream, Host},
+    sandbox::protocol::Endpoint,
     sys::descriptor::{place, self_path},
 };
 
@@ -43,7 +44,8 @@ pub struct Temporary {
 
 /// A client's agent, to be reached inside. Dropped, it is gone.
 pub(super) struct Agent {
-    folder: PathBuf,
+    /// What we have made on this machine.
+    folder: Option<PathBuf>,
     inside: PathBuf,
     here: watch::Sender<()>,
 }
@@ -58,12 +60,44 @@ impl Agent {
         let folder = temporary.outside.join(&name);
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let here = watch::Sender::new(());
-        let agent = Self { folder, inside: temporary.inside.join(name).join(SOCKET), here };
-        let listener = bind(&agent.folder)?;
+        let listener = bind(&folder);
+        let inside = temporary.inside.join(name).join(SOCKET);
+        // From here on what was made is removed.
+        let agent = Self { folder: Some(folder), inside, here };
+        let listener = listener?;
         let mut gone = Gone::of(&agent.here);
         tokio::spawn(async move {
             tokio::select! {
                 () = accept(listener, handle, channels) => {}
+                () = gone.wait() => {}
+            }
+        });
+        Ok(agent)
+    }
+
+    /// The same in a session on another machine: a socket that init makes there, for its own user alone.
+    ///
+    /// # Errors
+    /// As `bind(2)`.
+    pub(super) async fn open_far(host: &Host, handle: Handle, channels: Arc<Channels>) -> io::Result<Self> {
+        let inside = PathBuf::from(format!("/tmp/ssh-{}.{SOCKET}", random()?));
+        let listener = host.listen(Endpoint::Unix(inside.clone())).await?;
+        let here = watch::Sender::new(());
+        let agent = Self { folder: None, inside, here };
+        let mut gone = Gone::of(&agent.here);
+        tokio::spawn(async move {
+            let places = Arc::new(Semaphore::new(UNDER_WAY));
+            let accepting = async {
+                while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+                    let Ok((stream, _)) = listener.accept().await else {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    };
+                    pass_on(stream, &handle, &channels, place);
+                }
+            };
+            tokio::select! {
+                () = accepting => {}
                 () = gone.wait() => {}
             }
         });
@@ -79,8 +113,10 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // Only what we have made: the app may have put something else there, which is its own affair.
-        let _ = fs::remove_file(self.folder.join(SOCKET));
-        let _ = fs::remove_dir(&self.folder);
+        if let Some(folder) = &self.folder {
+            let _ = fs::remove_file(folder.join(SOCKET));
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -110,14 +146,19 @@ async fn accept(listener: UnixListener, handle: Handle, channels: Arc<Channels>)
         if !stream.peer_cred().is_ok_and(|who| who.uid() == own) {
             continue;
         }
-        let (handle, channels) = (handle.clone(), Arc::clone(&channels));
-        tokio::spawn(async move {
-            if let Ok(channel) = handle.channel_open_agent().await {
-                through(channel, AppStream::Unix(stream), &channels).await;
-            }
-            drop(place);
-        });
+        pass_on(AppStream::Unix(stream), &handle, &channels, place);
     }
+}
+
+/// Gives the client's agent one connection.
+fn pass_on(stream: AppStream, handle: &Handle, channels: &Arc<Channels>, place: OwnedSemaphorePermit) {
+    let (handle, channels) = (handle.clone(), Arc::clone(channels));
+    tokio::spawn(async move {
+        if let Ok(channel) = handle.channel_open_agent().await {
+            through(channel, stream, &channels).await;
+        }
+        drop(place);
+    });
 }
 
 fn random() -> io::Result<String> {

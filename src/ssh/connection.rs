@@ -476,7 +476,12 @@ impl Handler for Connection {
     async fn agent_request(&mut self, id: ChannelId, session: &mut Session) -> Result<bool, Self::Error> {
         let may = self.permits().is_some_and(|permits| permits.agent) && self.prepared(id).is_some();
         if may && self.agent.is_none() {
-            match Agent::open(&self.inside.temporary, session.handle(), Arc::clone(&self.channels)) {
+            let channels = Arc::clone(&self.channels);
+            let opened = match &self.inside.temporary {
+                Some(temporary) => Agent::open(temporary, session.handle(), channels),
+                None => Agent::open_far(&self.inside.host, session.handle(), channels).await,
+            };
+            match opened {
                 Ok(agent) => self.agent = Some(agent),
                 Err(error) => tracing::warn!(%error, "cannot forward an ssh agent"),
             }

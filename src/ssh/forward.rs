@@ -23,7 +23,7 @@ use super::{
     outbound::{As, Source, pump},
 };
 use crate::{
-    host::{AppStream, LocalHost},
+    host::{AppStream, Host},
     sandbox::protocol::Endpoint,
 };
 
@@ -43,7 +43,7 @@ pub(super) enum Destination {
 
 /// Connects inside, answers the client, and relays to the end of both directions.
 pub(super) async fn open(
-    host: Arc<LocalHost>,
+    host: Arc<Host>,
     to: Destination,
     channel: ChannelWriteHalf<Msg>,
     reply: ChannelOpenHandle,
@@ -96,7 +96,7 @@ fn halves(stream: AppStream) -> (Source, Sink) {
     }
 }
 
-async fn connect(host: &LocalHost, to: Destination) -> io::Result<AppStream> {
+async fn connect(host: &Host, to: Destination) -> io::Result<AppStream> {
     let (name, port) = match to {
         Destination::Unix(path) => return host.connect(Endpoint::Unix(path.into())).await,
         Destination::Tcp(name, port) => (name, port),

@@ -16,7 +16,7 @@ use super::{
     forward::{is_localhost, loopback, relay},
 };
 use crate::{
-    host::{AppStream, InsideListener, LocalHost},
+    host::{AppStream, InsideListener, Host},
     sandbox::protocol::Endpoint,
 };
 
@@ -27,7 +27,7 @@ const UNDER_WAY: usize = 256;
 
 /// The listeners of one connection.
 pub(super) struct Listening {
-    host: Arc<LocalHost>,
+    host: Arc<Host>,
     channels: Arc<Channels>,
     places: Arc<Semaphore>,
     /// Dropped, a listener's tasks end.
@@ -44,7 +44,7 @@ pub(super) enum Key {
 }
 
 impl Listening {
-    pub(super) fn new(host: Arc<LocalHost>, channels: Arc<Channels>) -> Self {
+    pub(super) fn new(host: Arc<Host>, channels: Arc<Channels>) -> Self {
         Self { host, channels, places: Arc::new(Semaphore::new(UNDER_WAY)), open: HashMap::new() }
     }
 

@@ -33,7 +33,7 @@ use super::{
     penalties::{Offence, Penalties},
     startups::{Bounds, Startup, Startups},
 };
-use crate::{config, host::LocalHost, share::Guests, sys::diag, terminal::Terminals};
+use crate::{config, host::Host, share::Guests, sys::diag, terminal::Terminals};
 
 /// How long those under way may take when the session has ended.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -57,11 +57,11 @@ pub struct Settings {
 /// What clients get at.
 pub struct Inside {
     /// The session's programs and its network.
-    pub host: Arc<LocalHost>,
+    pub host: Arc<Host>,
     /// Its terminals.
     pub terminals: Terminals,
-    /// Its temporary files.
-    pub temporary: Temporary,
+    /// Its temporary files, where they are on this machine.
+    pub temporary: Option<Temporary>,
     /// Who is let in to a terminal.
     pub guests: Guests,
 }

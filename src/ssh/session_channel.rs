@@ -25,7 +25,7 @@ use super::{
     signals,
 };
 use crate::{
-    host::{HostError, Invocation, LocalHost, Started},
+    host::{HostError, Invocation, Host, Started},
     sys::{process::Exit, spawn::Streams},
     words::Size,
 };
@@ -52,7 +52,7 @@ pub(super) enum What {
 
 /// What is to run, and who hears of it.
 pub(super) struct Job {
-    pub(super) host: Arc<LocalHost>,
+    pub(super) host: Arc<Host>,
     pub(super) what: What,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) client: Client,
@@ -153,7 +153,7 @@ struct Ours {
 }
 
 async fn start(
-    host: &LocalHost,
+    host: &Host,
     what: What,
     env: &[(OsString, OsString)],
 ) -> Result<(Started, Ours), HostError> {

@@ -28,7 +28,7 @@ use nix::{pty::Winsize, sys::termios::Termios};
 use tokio::sync::watch;
 
 use crate::{
-    host::{HostError, Invocation, LocalHost},
+    host::{HostError, Invocation, Host},
     sys::{spawn::Streams, terminal},
     words::Size,
 };
@@ -101,7 +101,7 @@ pub enum OpenError {
 pub struct Terminals(Arc<Table>);
 
 struct Table {
-    host: Arc<LocalHost>,
+    host: Arc<Host>,
     open: Mutex<Open>,
     changed: watch::Sender<()>,
 }
@@ -116,7 +116,7 @@ struct Open {
 
 impl Terminals {
     /// Those of the session on this host: none yet.
-    pub fn new(host: Arc<LocalHost>) -> Self {
+    pub fn new(host: Arc<Host>) -> Self {
         let changed = watch::Sender::new(());
         Self(Arc::new(Table { host, open: Mutex::default(), changed }))
     }

@@ -21,7 +21,7 @@ use super::{
     winsize,
 };
 use crate::{
-    host::{LocalHost, Started},
+    host::{Host, Started},
     sys::{descriptor::set_nonblocking, process::Exit, readiness, terminal},
     words::Size,
 };
@@ -53,7 +53,7 @@ pub(super) struct Inner {
     /// There may be something for the relay to do.
     pub(super) progress: Notify,
     pub(super) input: mpsc::Sender<Input>,
-    host: Arc<LocalHost>,
+    host: Arc<Host>,
     program: u64,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Parts {
     pub(super) pty: AsyncFd<OwnedFd>,
     /// The program on the other.
     pub(super) started: Started,
-    pub(super) host: Arc<LocalHost>,
+    pub(super) host: Arc<Host>,
     pub(super) size: Size,
     pub(super) keep: Keep,
     pub(super) label: String,
@@ -106,8 +106,12 @@ impl Terminal {
             host,
             program: started.id(),
         });
+        let sizes = watch::Sender::new(size);
+        let (host, program, followed) = (Arc::clone(&inner.host), inner.program, sizes.subscribe());
+        tokio::spawn(async move { host.follow_size(program, followed).await });
         let relay = Relay {
             inner: Arc::clone(&inner),
+            sizes,
             pty,
             typed,
             pending: Input::default(),
@@ -178,6 +182,8 @@ impl Terminal {
 
 struct Relay {
     inner: Arc<Inner>,
+    /// The size, for whoever else has to know.
+    sizes: watch::Sender<Size>,
     pty: AsyncFd<OwnedFd>,
     typed: mpsc::Receiver<Input>,
     /// What was typed and is still to be written.
@@ -286,6 +292,7 @@ impl Relay {
             self.size = size;
             // One that has closed has no size any more.
             let _ = terminal::resize(self.pty.get_ref().as_fd(), &winsize(size));
+            self.sizes.send_replace(size);
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
-    host::{Channel, HostError, Invocation, LocalHost, Started},
+    host::{Channel, HostError, Invocation, Host, Started},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
     ssh::Server,
@@ -27,7 +27,7 @@ const MOST_CLIENTS: usize = 256;
 /// What is needed to answer a client.
 #[derive(Clone)]
 pub(super) struct Requests {
-    pub(super) host: Arc<LocalHost>,
+    pub(super) host: Arc<Host>,
     pub(super) door: DoorHandle,
     pub(super) ssh: Server,
     pub(super) sharing: Sharing,
