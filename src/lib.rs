@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 pub mod gateway;
 pub mod host;
+pub mod link;
 pub mod sandbox;
 pub mod session;
 pub mod sftp;

@@ -1,0 +1,296 @@
+//! The gateway's end: a listener on the login node, and who is let through to the session.
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nginx_free::{
+    lasting::{Carrier, LastingLimits, lasting},
+    trunk::{Trunk, TrunkLimits},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, mpsc, watch},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    Fingerprint, Identity, IdentityError, Proof,
+    hello::{Hello, Reply, Run, StreamId, VERSION, LONGEST, statement},
+    message::{hear, say},
+    tls::binding,
+};
+use crate::words::SessionId;
+
+/// Strangers who have not proven anything yet, at a time.
+const STRANGERS: usize = 32;
+/// How long one has to prove something.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a channel may take to open: an outage of the link is no refusal.
+const OPEN: Duration = Duration::from_secs(90);
+/// As good as never: the lasting stream has a heartbeat of its own.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// Which run may hold the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Expected {
+    /// The job; `None` while it is not known.
+    pub job: Option<u32>,
+    /// How often it was restarted, at least.
+    pub restarts: u32,
+}
+
+/// A host that has been let through.
+#[derive(Clone)]
+pub struct Linked {
+    /// What it says of itself.
+    pub run: Run,
+    /// What is opened to it.
+    pub trunk: Trunk,
+}
+
+/// Takes hosts in, on the current runtime, until it is dropped.
+pub struct Links {
+    linked: watch::Receiver<Option<Linked>>,
+    carried: watch::Receiver<bool>,
+    _open: mpsc::Sender<()>,
+}
+
+struct Gate {
+    session: SessionId,
+    proof: Proof,
+    expected: watch::Receiver<Expected>,
+    held: Mutex<Option<Held>>,
+    linked: watch::Sender<Option<Linked>>,
+    carried: watch::Sender<bool>,
+}
+
+/// The run that holds the session.
+struct Held {
+    run: Run,
+    peer: Fingerprint,
+    stream: StreamId,
+    /// To whoever carries its stream.
+    connections: mpsc::Sender<TlsStream<TcpStream>>,
+}
+
+impl Links {
+    /// Serves `listener`.
+    ///
+    /// # Errors
+    /// Where TLS cannot use the key, or the runtime not the listener.
+    pub fn open(
+        listener: TcpListener,
+        session: SessionId,
+        identity: &Identity,
+        proof: Proof,
+        expected: watch::Receiver<Expected>,
+    ) -> Result<Self, OpenError> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let acceptor = TlsAcceptor::from(identity.server()?);
+        let (linked, linked_seen) = watch::channel(None);
+        let (carried, carried_seen) = watch::channel(false);
+        let gate = Arc::new(Gate { session, proof, expected, held: Mutex::default(), linked, carried });
+        let (open, mut closed) = mpsc::channel::<()>(1);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = accept(listener, acceptor, Arc::clone(&gate)) => {}
+                _ = closed.recv() => {}
+            }
+            *gate.held() = None;
+        });
+        Ok(Self { linked: linked_seen, carried: carried_seen, _open: open })
+    }
+
+    /// The host that holds the session; another value with each run, and with each stream.
+    pub fn linked(&self) -> watch::Receiver<Option<Linked>> {
+        self.linked.clone()
+    }
+
+    /// Whether there is a connection to it at this moment.
+    pub fn carried(&self) -> watch::Receiver<bool> {
+        self.carried.clone()
+    }
+}
+
+/// Why no hosts can be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The listener cannot be used.
+    #[error("cannot listen for the session's host: {0}")]
+    Listener(#[from] io::Error),
+    /// The key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, gate: Arc<Gate>) {
+    let places = Arc::new(Semaphore::new(STRANGERS));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let Ok((stream, from)) = listener.accept().await else {
+            // Out of descriptors, for one.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
+        tokio::spawn(async move {
+            let judged = timeout(PATIENCE, gate.judge(&acceptor, stream)).await;
+            drop(place);
+            match judged {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%from, %error, "nobody was let through to the link"),
+                Err(_) => tracing::warn!(%from, "whoever came to the link proved nothing in time"),
+            }
+        });
+    }
+}
+
+enum Verdict {
+    /// It is the run that holds the session.
+    Known,
+    /// It takes the session.
+    Takes,
+    Later,
+    /// What it is told, and what the log says.
+    Refused(&'static str, String),
+}
+
+impl Gate {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn judge(self: &Arc<Self>, acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut stream = acceptor.accept(stream).await?;
+        let (_, tls) = stream.get_ref();
+        let peer = tls.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of);
+        let (peer, binding) = (peer.ok_or(io::ErrorKind::InvalidData)?, binding(tls).map_err(io::Error::other)?);
+        let hello: Hello = hear(&mut stream, LONGEST).await?;
+        match self.verdict(&hello, peer, &binding).await {
+            Verdict::Later => say(&mut stream, &Reply::Later).await,
+            Verdict::Refused(why, reason) => {
+                say(&mut stream, &Reply::Refused { why: why.to_owned() }).await?;
+                Err(io::Error::other(reason))
+            }
+            Verdict::Known | Verdict::Takes => self.let_through(hello, peer, stream).await,
+        }
+    }
+
+    async fn verdict(&self, hello: &Hello, peer: Fingerprint, binding: &str) -> Verdict {
+        if hello.version != VERSION {
+            return Verdict::Refused("another version of shlogin holds this session", "another version".to_owned());
+        }
+        if hello.session != self.session {
+            return Verdict::Refused("this is not your session's gateway", "another session's host".to_owned());
+        }
+        let held = self.held().as_ref().map(|held| (held.run.clone(), held.peer));
+        if let Some((run, its)) = &held
+            && (run.id, *its) == (hello.run.id, peer)
+        {
+            return Verdict::Known;
+        }
+        let statement = statement(self.session, &hello.run, binding);
+        if let Err(reason) = self.proof.holds(peer, hello.credential.clone(), statement).await {
+            return Verdict::Refused("you are not this session's host", reason);
+        }
+        let expected = *self.expected.borrow();
+        let Some(job) = expected.job else { return Verdict::Later };
+        if job != hello.run.job {
+            return Verdict::Refused("this is not the session's job", format!("job {} is not {job}", hello.run.job));
+        }
+        let least = held.map_or(expected.restarts, |(run, _)| {
+            if run.job == job { run.restarts.max(expected.restarts) } else { expected.restarts }
+        });
+        if hello.run.restarts < least {
+            return Verdict::Refused("the job was started anew since", "an earlier run of the job".to_owned());
+        }
+        Verdict::Takes
+    }
+
+    async fn let_through(
+        self: &Arc<Self>,
+        hello: Hello,
+        peer: Fingerprint,
+        mut stream: TlsStream<TcpStream>,
+    ) -> io::Result<()> {
+        let goes_on = {
+            let held = self.held();
+            let held = held.as_ref().filter(|held| held.run.id == hello.run.id && Some(held.stream) == hello.stream);
+            held.map(|held| (held.stream, held.connections.clone()))
+        };
+        if let Some((id, connections)) = goes_on {
+            say(&mut stream, &Reply::Welcome { stream: id }).await?;
+            return connections.send(stream).await.map_err(|_| io::ErrorKind::BrokenPipe.into());
+        }
+        let id = StreamId::random();
+        say(&mut stream, &Reply::Welcome { stream: id }).await?;
+        let (lasting, carrier) = lasting(LastingLimits::default());
+        let (connections, come) = mpsc::channel(1);
+        let _ = connections.try_send(stream);
+        let run = hello.run;
+        *self.held() = Some(Held { run: run.clone(), peer, stream: id, connections });
+        let gate = Arc::clone(self);
+        tokio::spawn(async move { gate.carry(id, carrier, come).await });
+        let gate = Arc::clone(self);
+        tokio::spawn(async move {
+            match Trunk::over(lasting, limits()).await {
+                Ok(trunk) => gate.link(id, Linked { run, trunk }).await,
+                Err(error) => tracing::warn!(%error, "the session's host does not speak HTTP/2"),
+            }
+        });
+        Ok(())
+    }
+
+    /// Says that a host is there, for as long as it is.
+    async fn link(&self, id: StreamId, linked: Linked) {
+        let trunk = linked.trunk.clone();
+        if self.held().as_ref().is_none_or(|held| held.stream != id) {
+            return;
+        }
+        self.linked.send_replace(Some(linked));
+        let why = trunk.ended().await;
+        tracing::info!(%why, "the link to the session's host has ended");
+        let mut held = self.held();
+        if held.as_ref().is_some_and(|held| held.stream == id) {
+            *held = None;
+            self.linked.send_replace(None);
+        }
+    }
+
+    /// Carries a stream over one connection after the other; the newest counts.
+    async fn carry(&self, id: StreamId, mut carrier: Carrier, mut come: mpsc::Receiver<TlsStream<TcpStream>>) {
+        let mut next = come.recv().await;
+        while let Some(connection) = next.take() {
+            self.carried.send_replace(true);
+            tokio::select! {
+                carried = carrier.carry(connection) => {
+                    let Err(broken) = carried else { break };
+                    tracing::info!(%broken, "the connection to the session's host was lost");
+                    self.carried.send_replace(false);
+                    if broken.is_final() {
+                        break;
+                    }
+                    next = come.recv().await;
+                }
+                newer = come.recv() => next = newer,
+            }
+        }
+        let mut held = self.held();
+        // Another may hold the session by now.
+        if held.as_ref().is_some_and(|held| held.stream == id) {
+            *held = None;
+            self.carried.send_replace(false);
+            self.linked.send_replace(None);
+        }
+    }
+}
+
+fn limits() -> TrunkLimits {
+    TrunkLimits { open: OPEN, ping: NEVER, pong: NEVER, ..TrunkLimits::default() }
+}

@@ -1,0 +1,71 @@
+//! By what a host proves that it is its user's, and in which job: MUNGE's word, or a key that only that user can read.
+
+use slurm::munge::{Munge, MungeError};
+use tokio::task::spawn_blocking;
+
+use super::Fingerprint;
+
+/// What a gateway takes for proof.
+#[derive(Clone)]
+pub enum Proof {
+    /// A MUNGE credential of this process's own user that states what it should.
+    Munge(Munge),
+    /// The key that belongs to this certificate.
+    Key(Fingerprint),
+}
+
+/// What a host proves itself by.
+#[derive(Clone)]
+pub enum Prover {
+    /// A MUNGE credential.
+    Munge(Munge),
+    /// Its key, as TLS has it.
+    Key,
+}
+
+/// How long a credential may take from one node to the other, clocks that differ a little included.
+const LIFETIME: std::time::Duration = std::time::Duration::from_secs(300);
+
+impl Proof {
+    /// Whether it holds. The reason where it does not is for the gateway's own log.
+    pub(super) async fn holds(
+        &self,
+        peer: Fingerprint,
+        credential: Option<String>,
+        statement: String,
+    ) -> Result<(), String> {
+        match self {
+            Self::Key(known) if *known == peer => Ok(()),
+            Self::Key(_) => Err("it does not have the session's key".to_owned()),
+            Self::Munge(munge) => {
+                let credential = credential.ok_or("it has no MUNGE credential")?;
+                let munge = munge.clone();
+                let decoded = spawn_blocking(move || munge.decode(&credential)).await;
+                let decoded = decoded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                let own = nix::unistd::geteuid().as_raw();
+                if decoded.uid != own {
+                    return Err(format!("its credential is of user {}, not of {own}", decoded.uid));
+                }
+                if decoded.payload != statement.as_bytes() {
+                    return Err("its credential is of another connection, session or job".to_owned());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Prover {
+    /// A credential for this statement, where one is needed.
+    ///
+    /// # Errors
+    /// As [`MungeError`].
+    pub(super) async fn credential(&self, statement: String) -> Result<Option<String>, MungeError> {
+        let Self::Munge(munge) = self else { return Ok(None) };
+        let munge = munge.clone();
+        let own = nix::unistd::geteuid().as_raw();
+        let made = spawn_blocking(move || munge.encode(statement.as_bytes(), Some(own), LIFETIME)).await;
+        // A task that was cut off has no credential; the gateway says what is missing.
+        made.unwrap_or_else(|_| Ok(String::new())).map(Some)
+    }
+}
