@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         Some(role::PROBE) => doctor::probe_namespaces(),
         Some(role::PASSWORD) => ssh::run_password_helper(),
         Some(role::SFTP) => sftp::run(),
+        Some(role::GATE) => session::run_gate(),
+        Some(role::HOST) => session::run_host(),
         Some(role::ATTACK) => verify::run_attack(),
         _ => cli::run(),
     }

@@ -87,6 +87,8 @@ impl Batch {
         let output = output(job.folder)?;
         options.extend(["--output=", "--error="].map(|option| joined(option, &output)));
         options.extend(["--open-mode=append", "--input=/dev/null"].map(OsString::from));
+        // The folder that it was submitted from need not be there on the node; this one is.
+        options.push(joined("--chdir=", job.folder.as_os_str()));
         options.push(format!("--signal=B:USR1@{}", notice(config.stop_grace.duration())).into());
         Ok(Self { options, script })
     }

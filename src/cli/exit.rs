@@ -31,6 +31,10 @@ pub mod code {
     pub const APP_ENDED: u8 = 122;
     /// The app did not answer in time.
     pub const TIMEOUT: u8 = 123;
+    /// Slurm refused the job.
+    pub const NOT_SUBMITTED: u8 = 114;
+    /// Slurm ended the job before its app answered.
+    pub const JOB_ENDED: u8 = 115;
     /// shlogin itself failed.
     pub const FAILED: u8 = 125;
 }
@@ -92,6 +96,8 @@ impl Failure {
                 End::Timeout { .. } => code::TIMEOUT,
                 End::Forbidden(_) | End::OpenPort(_) => code::FORBIDDEN,
                 End::Image(_) => code::IMAGE,
+                End::NotSubmitted(_) => code::NOT_SUBMITTED,
+                End::Job(_) => code::JOB_ENDED,
                 End::Stopped(_) | End::Broken(_) => code::FAILED,
             },
             _ => code::FAILED,
@@ -110,6 +116,8 @@ impl Failure {
             code::IMAGE => "image",
             code::APP_ENDED => "app-ended",
             code::TIMEOUT => "timeout",
+            code::NOT_SUBMITTED => "not-submitted",
+            code::JOB_ENDED => "job-ended",
             _ => "failed",
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    net::IpAddr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -13,15 +12,15 @@ use nix::unistd::{User, gethostname, getuid};
 use super::{Failure, args::StartArgs};
 use crate::{
     config::{
-        Config, HostChoice, Listen, OutboundHelper, Overrides, PartialGateway, RuntimeChoice, find_program,
+        Config, HostChoice, Listen, Overrides, PartialGateway, RuntimeChoice,
         paths::{home, runtime_path},
     },
     host::{AppSpec, Container, ImageSpec, Runtime, resolve},
-    sandbox::{Footprint, HelperKind, NetworkHelper, SandboxSpec},
+    sandbox::{Footprint, NetworkHelper, SandboxSpec},
     session::{
-        GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, log_path, pid_namespace,
+        GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, Work, log_path, pid_namespace, surroundings,
     },
-    words::{Network, PodNumber, RuntimeKind, SessionId, SessionName},
+    words::{PodNumber, RuntimeKind, SessionId, SessionName},
 };
 
 /// The flags, as a layer of configuration.
@@ -163,24 +162,7 @@ pub(super) fn name(args: &StartArgs) -> Result<(SessionName, Lock), Failure> {
 ///
 /// Without one there is no session: an app that was promised a network must not find out by itself that it has none.
 pub(super) fn helper(config: &Config) -> Result<Option<NetworkHelper>, Failure> {
-    if config.network != Network::Outbound {
-        return Ok(None);
-    }
-    let candidates: &[_] = match config.outbound.helper {
-        OutboundHelper::Auto => &[(HelperKind::Pasta, "pasta"), (HelperKind::Slirp4netns, "slirp4netns")],
-        OutboundHelper::Pasta => &[(HelperKind::Pasta, "pasta")],
-        OutboundHelper::Slirp4netns => &[(HelperKind::Slirp4netns, "slirp4netns")],
-    };
-    let found = candidates
-        .iter()
-        .find_map(|(kind, name)| Some(NetworkHelper { kind: *kind, program: find_program(name)? }));
-    found.map(Some).ok_or_else(|| {
-        Failure::NoHelper(
-            "there is no pasta (package passt) and no slirp4netns here to give the app a network: have one installed, or \
-             start with --network isolated"
-                .to_owned(),
-        )
-    })
+    surroundings::helper(config.network, config.outbound.helper).map_err(|error| Failure::NoHelper(error.to_string()))
 }
 
 /// What has been taken for a session before its supervisor runs.
@@ -231,6 +213,7 @@ pub(super) fn spec(
             socket: taken.socket,
         },
         ssh: None,
+        job: None,
         runtime: app.runtime(),
         image: args.image.clone(),
         command: app.args.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -256,16 +239,19 @@ pub(super) fn spec(
         footprint: taken.footprint,
         cover: runtime,
         keep: keep(args, config, &app),
-        resolvers: if helper.is_some() { loopback_resolvers() } else { Vec::new() },
+        resolvers: if helper.is_some() { surroundings::loopback_resolvers() } else { Vec::new() },
         helper,
     };
     SessionSpec {
         record,
-        sandbox,
-        app,
-        port: args.port,
-        ready_timeout: config.ready_timeout.duration(),
-        stop_grace: config.stop_grace.duration(),
+        work: Work {
+            sandbox,
+            app,
+            port: args.port,
+            ready_timeout: config.ready_timeout.duration(),
+            stop_grace: config.stop_grace.duration(),
+            login_shell: login_shell(),
+        },
         max_log: config.records.max_log.bytes(),
         state,
         gateway: GatewaySpec {
@@ -280,7 +266,7 @@ pub(super) fn spec(
             server_timing: config.gateway.server_timing,
         },
         ssh: config.ssh.clone(),
-        login_shell: login_shell(),
+        batch: None,
     }
 }
 
@@ -316,19 +302,7 @@ fn keep(args: &StartArgs, config: &Config, app: &AppSpec) -> Vec<PathBuf> {
             .map(|word| PathBuf::from(OsStr::from_bytes(word.as_bytes())))
             .filter(|path| path.is_absolute()),
     );
-    // Those inside others come later, so that they are mounted on what is already there; what is missing cannot be kept.
-    let mut real: Vec<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
-    real.sort();
-    real.dedup();
-    real
-}
-
-/// The node's name servers that listen on its own loopback, such as 127.0.0.53. At most three count (`resolv.conf(5)`).
-fn loopback_resolvers() -> Vec<IpAddr> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let servers =
-        text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
-    servers.take(3).filter(IpAddr::is_loopback).collect()
+    surroundings::real_paths(paths)
 }
 
 fn login_shell() -> PathBuf {

@@ -1,11 +1,11 @@
 //! The command line: what a person types, what she sees, and the exit code. Everything below this floor knows neither.
 
 mod args;
-#[cfg_attr(not(test), expect(dead_code, reason = "`start` will hand it to sbatch"))]
 mod batch;
 mod config;
 mod exec;
 mod exit;
+mod in_job;
 mod launchable;
 mod logs;
 mod output;

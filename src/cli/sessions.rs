@@ -49,13 +49,17 @@ pub(super) struct WithUrl<'a> {
 
 pub(super) fn url(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(&args.name, Which::Live)?;
-    let client = connect(&record)?;
+    let url = new_url(&record)?;
+    output.result(&WithUrl { record: &record, url: &url }, || url.clone());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A URL of a live session, with a new token.
+pub(super) fn new_url(record: &Record) -> Result<String, Failure> {
+    let client = connect(record)?;
     client.be_patient_for(std::time::Duration::from_secs(10)).map_err(Failure::io("cannot ask"))?;
     match client.call(&Request::Url).map_err(Failure::io(format!("cannot ask {}", record.name)))? {
-        Answer::Url { url } => {
-            output.result(&WithUrl { record: &record, url: &url }, || url.clone());
-            Ok(ExitCode::SUCCESS)
-        }
+        Answer::Url { url } => Ok(url),
         Answer::Failed { why } => Err(Failure::Session(why)),
         _ => Err(Failure::Session(format!("{} gave no URL", record.name))),
     }
@@ -104,6 +108,7 @@ fn table(records: &[Record]) -> String {
     for record in records {
         let port = record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string());
         let state = match (record.state, record.status) {
+            (State::Waiting, _) => "waiting".to_owned(),
             (State::Starting, _) => "starting".to_owned(),
             (State::Running, _) => "running".to_owned(),
             (State::Ended, Some(status)) => format!("ended {status}"),
@@ -139,6 +144,12 @@ fn details(record: &Record) -> String {
         ("started", record.started_at.to_string()),
         ("log", record.log.display().to_string()),
     ];
+    if let Some(job) = &record.job {
+        lines.push(("job", job.summary(jiff::Timestamp::now())));
+        lines.extend(job.partition.clone().map(|partition| ("partition", partition)));
+        let link = if job.linked { "up" } else { "down" };
+        lines.push(("link", link.to_owned()));
+    }
     if let Some(ssh) = &record.ssh {
         let port = ssh.port.map_or_else(|| "none: `shlogin ssh`".to_owned(), |port| port.to_string());
         lines.push(("ssh port", port));

@@ -15,18 +15,19 @@ use nix::{
 use super::{
     Failure,
     args::StartArgs,
+    in_job,
     launchable::{self, Taken},
     output::Output,
-    sessions::WithUrl,
+    sessions::{WithUrl, new_url},
 };
 use crate::{
     config::{
-        Config,
+        Sources,
         paths::{runtime_folder, state_folder},
     },
     sandbox::Footprint,
     session::{
-        Allocated, LaunchError, Launched, Lock, Record, Records,
+        Allocated, HostAt, LaunchError, Launched, Lock, Record, Records, Sockets,
         launch::{self, End, FromLauncher, ToLauncher},
     },
     sys::process::signals,
@@ -39,26 +40,27 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         // bytes come to has no business with root's files.
         return Err(Failure::Usage("sessions belong to ordinary users: root starts none".to_owned()));
     }
-    if args.slurm.slurm {
-        return Err(Failure::Usage("--slurm is not possible yet: the job has nothing to run".to_owned()));
-    }
-    let resolved = Config::load(&launchable::overrides(&args))?;
+    let sources = Sources::of_this_process();
+    let resolved = sources.resolve(&launchable::overrides(&args))?;
     for warning in &resolved.warnings {
         output.note(format_args!("shlogin: {warning}"));
     }
-    let config = resolved.config;
+    let config = &resolved.config;
     // Checked, and made where there is none, before anything in it is named.
     runtime_folder()?;
     let records = Records::open(state_folder()?);
     records.expire(config.records.max_age.duration())?;
-    let helper = launchable::helper(&config)?;
-    let app = launchable::app(&args, &config)?;
+    let in_a_job = args.slurm.slurm;
+    // In a job, what gives it a network is the node's.
+    let helper = if in_a_job { None } else { launchable::helper(config)? };
+    let app = launchable::app(&args, config)?;
     let (name, lock) = launchable::name(&args)?;
     let id = SessionId::random();
-    let footprint = launchable::footprint(&config, &name, id);
+    let footprint = launchable::footprint(config, &name, id);
+    let host = if in_a_job { HostAt::Elsewhere } else { HostAt::Here };
     let taken = launch::make_folder(&footprint.session)
         .map_err(Failure::from)
-        .and_then(|()| Ok(Allocated::first_free(config.pods, &config.gateway.listen, &footprint.session)?));
+        .and_then(|()| Ok(Allocated::first_free(config.pods, &config.gateway.listen, &footprint.session, host)?));
     let pod = match taken {
         Ok(pod) => pod,
         Err(failure) => {
@@ -73,12 +75,25 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     };
     let taken = Taken { id, name, pod: pod.pod, port: pod.port, footprint: footprint.clone(), socket };
     let state = records.folder().path().to_owned();
-    let spec = launchable::spec(&args, &config, app, helper, taken, state);
+    let mut spec = launchable::spec(&args, config, app, helper, taken, state);
+    if in_a_job {
+        let batch = sources.template(&resolved).map_err(Failure::from).and_then(|template| {
+            in_job::batch_spec(&args, config, template.as_ref(), &spec.record)
+        });
+        match batch {
+            Ok(batch) => spec.batch = Some(batch),
+            Err(failure) => {
+                let _ = footprint.remove(lock.as_fd());
+                return Err(failure);
+            }
+        }
+    }
     // From here on Ctrl-C is a message to the session, not our end.
     let interrupts = signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
         .map_err(Failure::io("cannot handle signals"))?;
     let share = |lock: &Lock| lock.share().map_err(LaunchError::Spawn);
-    let launched = share(&lock).and_then(|lock| Launched::start(&spec, lock, pod.ssh, pod.gateway));
+    let sockets = Sockets { ssh: pod.ssh, gateway: pod.gateway, link: pod.link };
+    let launched = share(&lock).and_then(|lock| Launched::start(&spec, lock, sockets));
     let launched = match launched {
         Ok(launched) => launched,
         Err(error) => {
@@ -92,6 +107,8 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         interrupts,
         launched,
         foreground: args.foreground,
+        no_wait: args.slurm.no_wait,
+        stands: String::new(),
         name: spec.record.name.to_string(),
         log: spec.record.log.clone(),
         answered: false,
@@ -105,6 +122,10 @@ struct Follower<'a> {
     interrupts: SignalFd,
     launched: Launched,
     foreground: bool,
+    /// She does not wait for a node.
+    no_wait: bool,
+    /// Where its job stands, as she was told last.
+    stands: String,
     name: String,
     log: PathBuf,
     /// Its app has answered.
@@ -129,6 +150,12 @@ impl Follower<'_> {
                 Some(ToLauncher::Log(len)) => {
                     if self.foreground {
                         shown.up_to(&self.log, len);
+                    }
+                }
+                Some(ToLauncher::Waits(record)) => {
+                    self.say_where_it_stands(&record);
+                    if self.no_wait {
+                        return self.leave(&record);
                     }
                 }
                 Some(ToLauncher::Ready { record, url }) => {
@@ -178,6 +205,25 @@ impl Follower<'_> {
             _ if self.answered => Err(Failure::Session(format!("{} has ended: {end}", self.name))),
             _ => Err(Failure::NotStarted { name: self.name.clone(), end, tail, log }),
         }
+    }
+
+    /// Tells her how her job is, where that has changed.
+    fn say_where_it_stands(&mut self, record: &Record) {
+        let Some(job) = &record.job else { return };
+        let now = job.summary(jiff::Timestamp::now());
+        if now != self.stands {
+            self.output.note(format_args!("{}: {now}", record.name));
+            self.stands = now;
+        }
+    }
+
+    /// Lets it go on by itself before its app answers. Its URL is good already.
+    fn leave(self, record: &Record) -> Result<ExitCode, Failure> {
+        let url = new_url(record)?;
+        let output = self.output;
+        self.launched.detach()?;
+        output.result(&WithUrl { record, url: &url }, || url.clone());
+        Ok(ExitCode::SUCCESS)
     }
 
     fn remove_leftovers(&self, footprint: &Footprint) {

@@ -17,7 +17,7 @@ use crate::{
 /// How long a supervisor may take to say that it has heard: it does nothing else meanwhile.
 const ANSWER: Duration = Duration::from_secs(5);
 /// What ending a sandbox may take beyond its app's grace.
-const TEARDOWN: Duration = Duration::from_secs(10);
+const TEARDOWN: Duration = Duration::from_secs(25);
 
 pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure> {
     let records = records()?;

@@ -66,7 +66,7 @@ impl Follow {
         let length = *self.length.borrow();
         let mut at = self.from.filter(|from| *from <= length).unwrap_or(length.saturating_sub(TAIL));
         loop {
-            let over = !matches!(*self.phase.borrow_and_update(), Phase::Starting);
+            let over = !matches!(*self.phase.borrow_and_update(), Phase::Waiting { .. } | Phase::Starting);
             let length = *self.length.borrow_and_update();
             while at < length {
                 let log = self.log.clone();

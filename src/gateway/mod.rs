@@ -55,6 +55,11 @@ pub struct Options {
 /// How far a session's app is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Phase {
+    /// No node runs it yet, or none any more.
+    Waiting {
+        /// Where it stands, in a sentence for its owner.
+        summary: String,
+    },
     /// It does not answer yet.
     Starting,
     /// It answers.

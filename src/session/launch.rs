@@ -2,7 +2,9 @@
 //! hears from it until it is let go.
 
 use std::{
+    ffi::{OsStr, OsString},
     io,
+    net::TcpListener,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::DirBuilderExt,
@@ -46,6 +48,25 @@ pub struct Launched {
     supervisor: Child,
 }
 
+/// A pod's sockets.
+pub struct Sockets {
+    /// Its ssh port.
+    pub ssh: OwnedFd,
+    /// Its gateway's listener.
+    pub gateway: Listener,
+    /// The listener for its host, where that is another machine.
+    pub link: Option<TcpListener>,
+}
+
+/// What Slurm's programs need of a person's environment: who and where she is, and what she has set for them.
+fn for_slurm() -> Vec<(OsString, OsString)> {
+    const NAMES: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "SLURM_CONF"];
+    let wanted = |name: &OsStr| {
+        NAMES.iter().any(|known| name == *known) || name.as_encoded_bytes().starts_with(b"SBATCH_")
+    };
+    std::env::vars_os().filter(|(name, _)| wanted(name)).collect()
+}
+
 /// Makes a session's folder, which the kernel keeps from other users.
 ///
 /// # Errors
@@ -61,16 +82,13 @@ pub fn make_folder(path: &std::path::Path) -> Result<(), LaunchError> {
 }
 
 impl Launched {
-    /// Starts the supervisor of `spec`, giving it the name's lock and the pod's sockets.
+    /// Starts the supervisor of `spec`, giving it the name's lock and the pod's sockets: with a link's listener, the gate of
+    /// a session whose app runs in a job.
     ///
     /// # Errors
     /// As [`LaunchError`].
-    pub fn start(
-        spec: &SessionSpec,
-        lock: OwnedFd,
-        ssh: OwnedFd,
-        gateway: Listener,
-    ) -> Result<Self, LaunchError> {
+    pub fn start(spec: &SessionSpec, lock: OwnedFd, pod: Sockets) -> Result<Self, LaunchError> {
+        let Sockets { ssh, gateway, link } = pod;
         let (channel, theirs) = message::pair().map_err(LaunchError::Spawn)?;
         let file = protocol::to_file(spec).map_err(LaunchError::Spawn)?;
         let gateway = match gateway {
@@ -78,9 +96,15 @@ impl Launched {
             Listener::Unix(listener) => OwnedFd::from(listener),
         };
         let label = spec.record.name.to_string();
-        let fds = vec![theirs, file, lock, ssh, gateway];
-        let supervisor = spawn::role(role::SUPERVISE, &label, fds, None, Leash::NoticesItself)
-            .map_err(LaunchError::Spawn)?;
+        let mut fds = vec![theirs, file, lock, ssh, gateway];
+        let supervisor = match link {
+            None => spawn::role(role::SUPERVISE, &label, fds, None, Leash::NoticesItself),
+            Some(link) => {
+                fds.push(link.into());
+                spawn::role_in(for_slurm(), role::GATE, &label, fds, None, Leash::NoticesItself)
+            }
+        };
+        let supervisor = supervisor.map_err(LaunchError::Spawn)?;
         Ok(Self { channel, supervisor })
     }
 

@@ -51,6 +51,13 @@ impl Log {
         Ok(Self { file: create(path)?, path: path.to_owned(), len: 0, max })
     }
 
+    /// Opens the log at `path`, which another process may have begun.
+    pub(super) fn create_or_append(path: &Path, max: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file, path: path.to_owned(), len, max })
+    }
+
     /// A duplicate of its descriptor, for a process that writes little and by itself.
     pub(super) fn share(&self) -> io::Result<File> {
         self.file.try_clone()

@@ -1,6 +1,7 @@
 //! A session: name, pod and record; the supervisor that keeps it alive; and how other processes of its owner speak to it.
 
 pub mod control;
+mod job;
 mod later;
 pub mod launch;
 mod lock;
@@ -9,13 +10,15 @@ mod pod;
 mod record;
 mod spec;
 mod supervise;
+pub mod surroundings;
 
-pub use launch::{LaunchError, Launched};
+pub use job::{BatchSpec, JobRecord, MungeUse};
+pub use launch::{LaunchError, Launched, Sockets};
 pub use lock::{Lock, LockError};
-pub use pod::{Allocated, Listener, PodError};
+pub use pod::{Allocated, HostAt, Listener, PodError};
 pub use record::{
     DIAGNOSTICS, GatewayRecord, Record, Records, RecordsError, SshRecord, State, Which, log_path,
     pid_namespace, read as read_record,
 };
-pub use spec::{GatewaySpec, SessionSpec};
-pub use supervise::run as run_supervisor;
+pub use spec::{GatewaySpec, SessionSpec, Work};
+pub use supervise::{End, run as run_supervisor, run_gate, run_host};

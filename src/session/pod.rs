@@ -43,6 +43,9 @@ pub enum PodError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Pods have too few ports.
+    #[error("a session in a job needs a third port: pods.width must be 3 or more")]
+    NoLink,
     /// The address or the socket's path cannot be listened on.
     #[error("cannot listen on {what}: {source}")]
     Listen {
@@ -71,6 +74,17 @@ pub struct Allocated {
     pub gateway: Listener,
     /// The gateway's port; with a unix socket, the port it would have.
     pub port: u16,
+    /// The listener for its host, where that is another machine.
+    pub link: Option<TcpListener>,
+}
+
+/// What a pod is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HostAt {
+    /// Its host is this very machine.
+    Here,
+    /// Its host is another, and is to dial it.
+    Elsewhere,
 }
 
 impl Allocated {
@@ -78,9 +92,14 @@ impl Allocated {
     ///
     /// # Errors
     /// As [`PodError`].
-    pub fn first_free(range: PodRange, listen: &Listen, session: &Path) -> Result<Self, PodError> {
+    pub fn first_free(
+        range: PodRange,
+        listen: &Listen,
+        session: &Path,
+        host: HostAt,
+    ) -> Result<Self, PodError> {
         for pod in range.pods() {
-            match Self::take(pod, range, listen, session) {
+            match Self::take(pod, range, listen, session, host) {
                 Err(PodError::Taken { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {}
                 other => return other,
             }
@@ -90,7 +109,17 @@ impl Allocated {
         Err(PodError::NoneFree { first, last: all.last().map_or(first, |pod| range.ssh_port(pod)) })
     }
 
-    fn take(pod: PodNumber, range: PodRange, wanted: &Listen, session: &Path) -> Result<Self, PodError> {
+    /// Takes this very pod.
+    ///
+    /// # Errors
+    /// As [`PodError`].
+    pub fn take(
+        pod: PodNumber,
+        range: PodRange,
+        wanted: &Listen,
+        session: &Path,
+        host: HostAt,
+    ) -> Result<Self, PodError> {
         let (ssh_port, port) = (range.ssh_port(pod), range.https_port(pod));
         let taken = |port| move |errno: Errno| PodError::Taken { pod, port, source: errno.into() };
         // Without SO_REUSEADDR, and on all addresses: so that it excludes every other bind to this port.
@@ -105,7 +134,15 @@ impl Allocated {
                 })?)
             }
         };
-        Ok(Self { pod, ssh, gateway, port })
+        let link = match host {
+            HostAt::Here => None,
+            HostAt::Elsewhere => {
+                let port = range.link_port(pod).ok_or(PodError::NoLink)?;
+                // Nodes come from wherever they are; whoever else comes has to prove that he is one.
+                Some(listening(None, port).map_err(taken(port))?)
+            }
+        };
+        Ok(Self { pod, ssh, gateway, port, link })
     }
 }
 
@@ -164,17 +201,17 @@ mod tests {
         // Below the ports that the kernel gives to outgoing connections, which others make meanwhile.
         let range = PodRange::new(14_200, 10, 3).unwrap();
         let folder = Path::new("/nonexistent");
-        let any = Allocated::first_free(range, &Listen::All, folder).unwrap();
+        let any = Allocated::first_free(range, &Listen::All, folder, HostAt::Here).unwrap();
         let local =
-            Allocated::first_free(range, &Listen::Address(Ipv4Addr::LOCALHOST.into()), folder).unwrap();
-        let third = Allocated::first_free(range, &Listen::All, folder).unwrap();
+            Allocated::first_free(range, &Listen::Address(Ipv4Addr::LOCALHOST.into()), folder, HostAt::Here).unwrap();
+        let third = Allocated::first_free(range, &Listen::All, folder, HostAt::Here).unwrap();
         let mut numbers = [any.pod, local.pod, third.pod].map(PodNumber::value);
         numbers.sort_unstable();
         assert_eq!(numbers, [1, 2, 3]);
-        assert!(matches!(Allocated::first_free(range, &Listen::All, folder), Err(PodError::NoneFree { .. })));
+        assert!(matches!(Allocated::first_free(range, &Listen::All, folder, HostAt::Here), Err(PodError::NoneFree { .. })));
         assert!(std::net::TcpListener::bind(("127.0.0.1", range.ssh_port(any.pod))).is_err());
         drop(local);
-        let again = Allocated::first_free(range, &Listen::All, folder).unwrap();
+        let again = Allocated::first_free(range, &Listen::All, folder, HostAt::Here).unwrap();
         assert_eq!(again.port, range.https_port(again.pod));
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::Lock;
+use super::{JobRecord, Lock};
 use crate::{
     config::paths::{Durability, FolderError, PrivateFolder},
     sandbox::Footprint,
@@ -40,6 +40,8 @@ pub enum State {
     Running,
     /// It is no more.
     Ended,
+    /// It waits for a node.
+    Waiting,
 }
 
 /// Where a session's gateway is.
@@ -88,6 +90,9 @@ pub struct Record {
     /// Its ssh server; none in records of earlier versions, and before it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshRecord>,
+    /// The Slurm job in which it runs; none on this node itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRecord>,
     /// What started its app.
     pub runtime: RuntimeKind,
     /// Its image, as it was named.

@@ -1,14 +1,15 @@
 //! All that a supervisor is told: it exists only if it can be launched.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{BatchSpec, Record};
 use crate::{
     config::{AccessLog, Ssh},
-    host::AppSpec,
+    host::{AppSpec, Link, LocalHost, Target},
     sandbox::SandboxSpec,
+    words::{Isolation, SessionId, SessionName, TmpMode},
 };
 
 /// A session, fully described. Written to an anonymous file that only the supervisor gets.
@@ -16,6 +17,23 @@ use crate::{
 pub struct SessionSpec {
     /// What is known of it already; the supervisor keeps it up to date.
     pub record: Record,
+    /// What it does.
+    pub work: Work,
+    /// Bytes of log that are kept.
+    pub max_log: u64,
+    /// The folder of records.
+    pub state: PathBuf,
+    /// The gateway.
+    pub gateway: GatewaySpec,
+    /// The ssh server.
+    pub ssh: Ssh,
+    /// The Slurm job in which it is to run; here, without.
+    pub batch: Option<BatchSpec>,
+}
+
+/// What a session does, on whichever machine: its sandbox and its app.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Work {
     /// Its folders and namespaces.
     pub sandbox: SandboxSpec,
     /// Its app.
@@ -26,16 +44,52 @@ pub struct SessionSpec {
     pub ready_timeout: Duration,
     /// How long it has between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
-    /// Bytes of log that are kept.
-    pub max_log: u64,
-    /// The folder of records.
-    pub state: PathBuf,
-    /// The gateway.
-    pub gateway: GatewaySpec,
-    /// The ssh server.
-    pub ssh: Ssh,
     /// The person's login shell.
     pub login_shell: PathBuf,
+}
+
+impl Work {
+    /// The host of its sandbox, over a link to its init.
+    pub fn host(&self, link: Link, id: SessionId, name: &SessionName, base_url: &str) -> LocalHost {
+        let env = self.session_env(id, name, base_url);
+        let login_shell = self.login_shell.clone().into_os_string();
+        LocalHost::new(link, &self.sandbox, self.app.clone(), env, login_shell)
+    }
+
+    /// Which port is the app's.
+    pub fn target(&self) -> Target {
+        match (self.sandbox.isolation, self.port) {
+            (Isolation::Socket, _) => Target::Socket(self.app_socket()),
+            (_, Some(port)) => Target::Port(port),
+            (_, None) => Target::Found,
+        }
+    }
+
+    /// Where an app without namespaces is to listen.
+    pub fn app_socket(&self) -> PathBuf {
+        self.sandbox.footprint.session.join("app")
+    }
+
+    /// What every app is told. None of it is secret: an app's environment is its owner's to read.
+    fn session_env(&self, id: SessionId, name: &SessionName, base_url: &str) -> Vec<(OsString, OsString)> {
+        let mut env = vec![
+            ("SHLOGIN_SESSION".into(), id.to_string().into()),
+            ("SHLOGIN_NAME".into(), name.to_string().into()),
+            ("SHLOGIN_URL".into(), base_url.into()),
+            ("SHLOGIN_BASE_PATH".into(), "/".into()),
+        ];
+        if let Some(port) = self.port {
+            env.push(("SHLOGIN_PORT".into(), port.to_string().into()));
+        }
+        if self.sandbox.tmp == TmpMode::Shared || self.sandbox.isolation == Isolation::Socket {
+            // tmux finds its server by a socket there: with the node's own /tmp, that is the node's server.
+            env.push(("SHLOGIN_TMUX_SOCKET".into(), format!("shlogin-{id}").into()));
+        }
+        if self.sandbox.isolation == Isolation::Socket {
+            env.push(("SHLOGIN_SOCKET".into(), self.app_socket().into()));
+        }
+        env
+    }
 }
 
 /// The gateway of a session.

@@ -34,9 +34,12 @@ use crate::{
 use life::{Born, Session};
 
 pub use end::{End, FromLauncher, ToLauncher};
+pub use job::{run_gate, run_host};
 
+mod app_life;
 mod door;
 mod end;
+mod job;
 mod life;
 mod requests;
 mod sharing;
@@ -50,7 +53,7 @@ pub fn run() -> ExitCode {
         _ => return ExitCode::FAILURE,
     };
     let Ok(spec) = protocol::from_file::<SessionSpec>(spec) else { return ExitCode::FAILURE };
-    let footprint = spec.sandbox.footprint.clone();
+    let footprint = spec.work.sandbox.footprint.clone();
     let ended = match lock
         .try_clone()
         .map_err(|error| error.to_string())
@@ -107,7 +110,7 @@ impl Supervisor {
         subscribe(&later, spec.gateway.access_log);
         let (to_keeper, keepers) = message::pair().map_err(failed("socketpair"))?;
         let (to_init, inits) = message::pair().map_err(failed("socketpair"))?;
-        let file = protocol::to_file(&spec.sandbox).map_err(failed("describing the sandbox"))?;
+        let file = protocol::to_file(&spec.work.sandbox).map_err(failed("describing the sandbox"))?;
         let label = spec.record.name.to_string();
         let fds = vec![keepers, inits, file, lock];
         let keeper = spawn::role(role::KEEPER, &label, fds, Some(stderr.into()), Leash::NoticesItself)
@@ -141,7 +144,7 @@ impl Supervisor {
             let born = Born { launcher, ssh, listener, to_init, to_keeper, log_len };
             let session = Session::open(spec, record, &records, born);
             match session {
-                Ok(session) => session.live(output).await,
+                Ok((session, life)) => session.live(life, output).await,
                 Err(failed) => {
                     let (end, mut record) = *failed;
                     life::put_down(&mut record, &end);

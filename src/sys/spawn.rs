@@ -35,6 +35,10 @@ pub mod role {
     pub const ATTACK: &str = "@attack";
     /// Serves the session's files over SFTP.
     pub const SFTP: &str = "@sftp";
+    /// The gateway of a session in a Slurm job.
+    pub const GATE: &str = "@gate";
+    /// The host of such a session, in the job.
+    pub const HOST: &str = "@host";
 }
 
 /// What becomes of a role when the process that started it dies.
@@ -58,8 +62,23 @@ pub fn role(
     stderr: Option<OwnedFd>,
     leash: Leash,
 ) -> io::Result<Child> {
+    role_in(Vec::new(), role, label, fds, stderr, leash)
+}
+
+/// The same, in an environment: for a role that runs programs which are nothing without one.
+///
+/// # Errors
+/// As `fork(2)` and `execve(2)`.
+pub fn role_in(
+    env: Vec<(OsString, OsString)>,
+    role: &str,
+    label: &str,
+    fds: Vec<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    leash: Leash,
+) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(role).arg(label);
+    command.arg(role).arg(label).env_clear().envs(env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.map_or_else(Stdio::null, Stdio::from));
     start_role(command, fds, leash)
 }
@@ -71,12 +90,12 @@ pub fn role(
 /// As `fork(2)` and `execve(2)`.
 pub fn serving_role(role: &str, told: OwnedFd, [input, output, error]: [OwnedFd; 3]) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(role).stdin(input).stdout(output).stderr(error);
+    command.arg(role).env_clear().stdin(input).stdout(output).stderr(error);
     start_role(command, vec![told], Leash::DiesWithParent)
 }
 
 fn start_role(mut command: Command, fds: Vec<OwnedFd>, leash: Leash) -> io::Result<Child> {
-    command.arg0("shlogin").env_clear().current_dir("/");
+    command.arg0("shlogin").current_dir("/");
     let parent = nix::unistd::getpid();
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: the closure runs in the child between fork and exec. It only makes system calls on numbers that `fds` keeps

@@ -57,6 +57,11 @@ impl PodRange {
     pub fn https_port(self, pod: PodNumber) -> u16 {
         self.ssh_port(pod) + 1
     }
+
+    /// The port that a pod's host on another machine dials; none where pods have only two.
+    pub fn link_port(self, pod: PodNumber) -> Option<u16> {
+        (self.width >= 3).then(|| self.ssh_port(pod) + 2)
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +73,8 @@ mod tests {
         let range = PodRange::new(3000, 10, 1000).unwrap();
         let third = range.pod(3).unwrap();
         assert_eq!((range.ssh_port(third), range.https_port(third)), (3030, 3031));
+        assert_eq!(range.link_port(third), Some(3032));
+        assert_eq!(PodRange::new(3000, 2, 10).unwrap().link_port(third), None);
         assert_eq!((range.pod(0), range.pod(1001)), (None, None));
     }
 

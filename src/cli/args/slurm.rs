@@ -11,6 +11,9 @@ pub(in crate::cli) struct SlurmArgs {
     /// Run the session in a Slurm job; its URL stays on this node
     #[arg(long)]
     pub(in crate::cli) slurm: bool,
+    /// Print the URL as soon as the job is submitted, and leave it to itself
+    #[arg(long, requires = "slurm", conflicts_with = "foreground")]
+    pub(in crate::cli) no_wait: bool,
     #[command(flatten)]
     asked: SbatchArgs,
     #[command(flatten)]

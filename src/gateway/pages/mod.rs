@@ -39,6 +39,16 @@ pub(crate) fn starting(name: &SessionName) -> Response<Body> {
     page(StatusCode::OK, &format!("{name} is starting"), &body)
 }
 
+/// Shown while no node runs the app. It asks again by itself, and goes on to the starting page.
+pub(crate) fn waiting(name: &SessionName, summary: &str) -> Response<Body> {
+    let (name, summary) = (escape(name.as_str()), escape(summary));
+    let body = format!(
+        "<h1>{name} has no node yet</h1><p>{summary}.</p><p>This page goes on as soon as there is one.</p>\
+         <div class=\"bar\"></div><meta http-equiv=\"refresh\" content=\"5\">"
+    );
+    page(StatusCode::OK, &format!("{name} has no node yet"), &body)
+}
+
 /// For somebody without a cookie.
 pub(crate) fn sign_in() -> Response<Body> {
     page(

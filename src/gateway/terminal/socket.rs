@@ -187,7 +187,7 @@ impl Desk {
         }
         let mut phase = self.phase.clone();
         // The sender lives as long as the session.
-        let _ = phase.wait_for(|phase| *phase != Phase::Starting).await;
+        let _ = phase.wait_for(|phase| !matches!(phase, Phase::Waiting { .. } | Phase::Starting)).await;
         let env = [("TERM", "xterm-256color"), ("COLORTERM", "truecolor")];
         let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
         let new = New { what: Invocation::Login, env, size, modes: None, keep: Keep::UntilItEnds };

@@ -1,13 +1,6 @@
 //! The session's gateway, as its supervisor holds it: certificate, listener, URLs, and what the app is told of them.
 
-use std::{
-    ffi::OsString,
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
@@ -18,7 +11,7 @@ use crate::{
     share::Guests,
     ssh::SpendToken,
     terminal::Terminals,
-    words::{Isolation, Secret, TmpMode},
+    words::Secret,
 };
 
 /// How long requests under way may take to finish when the session has ended.
@@ -146,32 +139,6 @@ impl Door {
 /// The session's URL, without a token.
 pub(super) fn base_url(spec: &SessionSpec, record: &Record) -> String {
     format!("https://{}:{}/", bracketed(&spec.gateway.host), record.gateway.port)
-}
-
-/// What every app is told. None of it is secret: an app's environment is its owner's to read.
-pub(super) fn session_env(spec: &SessionSpec, record: &Record, base_url: &str) -> Vec<(OsString, OsString)> {
-    let mut env = vec![
-        ("SHLOGIN_SESSION".into(), record.id.to_string().into()),
-        ("SHLOGIN_NAME".into(), record.name.to_string().into()),
-        ("SHLOGIN_URL".into(), base_url.into()),
-        ("SHLOGIN_BASE_PATH".into(), "/".into()),
-    ];
-    if let Some(port) = spec.port {
-        env.push(("SHLOGIN_PORT".into(), port.to_string().into()));
-    }
-    if spec.sandbox.tmp == TmpMode::Shared || spec.sandbox.isolation == Isolation::Socket {
-        // tmux finds its server by a socket there: with the node's own /tmp, that is the node's server.
-        env.push(("SHLOGIN_TMUX_SOCKET".into(), format!("shlogin-{}", record.id).into()));
-    }
-    if spec.sandbox.isolation == Isolation::Socket {
-        env.push(("SHLOGIN_SOCKET".into(), app_socket(spec).into()));
-    }
-    env
-}
-
-/// Where an app without namespaces is to listen.
-pub(super) fn app_socket(spec: &SessionSpec) -> PathBuf {
-    Path::new(&spec.sandbox.footprint.session).join("app")
 }
 
 fn bracketed(host: &str) -> String {

@@ -14,6 +14,8 @@ use crate::{session::Record, sys::process::Exit};
 /// From the supervisor to the process that launched it.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub enum ToLauncher {
+    /// The session is as this says: it waits for a node, or begins on one.
+    Waits(Box<Record>),
     /// The app answers.
     Ready {
         /// The session as it is now.
@@ -50,7 +52,7 @@ pub enum FromLauncher {
 }
 
 /// Why a session ended.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum End {
     /// Its app ended.
     App(Exit),
@@ -71,6 +73,10 @@ pub enum End {
     OpenPort(String),
     /// Its app could not be run at all.
     NotRun(String),
+    /// There is no job for it.
+    NotSubmitted(String),
+    /// Slurm has ended its job.
+    Job(String),
     /// Anything else.
     Broken(String),
 }
@@ -95,6 +101,8 @@ impl std::fmt::Display for End {
             | Self::Image(why)
             | Self::OpenPort(why)
             | Self::NotRun(why)
+            | Self::NotSubmitted(why)
+            | Self::Job(why)
             | Self::Broken(why) => f.write_str(why),
         }
     }

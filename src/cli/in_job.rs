@@ -1,0 +1,69 @@
+//! From `start --slurm` to a job that can be submitted: its options and script, and how its host finds its way back.
+
+use std::path::PathBuf;
+
+use nix::ifaddrs::getifaddrs;
+
+use super::{
+    Failure,
+    args::StartArgs,
+    batch::{Batch, Job, app_name},
+};
+use crate::{
+    config::{Config, HostChoice, Munge, TemplateText, host_name, node_name},
+    session::{BatchSpec, MungeUse, Record},
+};
+
+/// The job of a session. Its record says where the session's folder is.
+pub(super) fn batch_spec(
+    args: &StartArgs,
+    config: &Config,
+    template: Option<&TemplateText>,
+    record: &Record,
+) -> Result<BatchSpec, Failure> {
+    let program = std::env::current_exe().map_err(Failure::io("cannot tell where this program is"))?;
+    let folder = record.log.parent().map(PathBuf::from).unwrap_or_default();
+    let app = app_name(args.image.as_deref(), &args.args);
+    let job = Job { name: &record.name, app: &app, program: &program, folder: &folder };
+    let Batch { options, script } = Batch::new(&args.slurm, config, template, &job)?;
+    let slurm = &config.slurm;
+    Ok(BatchSpec {
+        options,
+        script,
+        programs: slurm.programs.path().map(PathBuf::from),
+        munge: match slurm.munge {
+            Munge::Auto => MungeUse::Auto,
+            Munge::Off => MungeUse::Off,
+            Munge::Require => MungeUse::Require,
+        },
+        munge_socket: slurm.munge_socket.path().map(PathBuf::from),
+        link_hosts: link_hosts(&slurm.link_host),
+        startup_timeout: slurm.startup_timeout.duration(),
+        outbound: config.outbound.helper,
+        scratch: config.scratch.to_path_buf(),
+    })
+}
+
+/// By what compute nodes may reach this one: what is configured, else its names and then all its addresses but those that
+/// every machine has.
+fn link_hosts(configured: &HostChoice) -> Vec<String> {
+    if let HostChoice::Named(name) = configured {
+        return vec![name.as_str().to_owned()];
+    }
+    let mut hosts = vec![node_name().as_str().to_owned(), host_name().as_str().to_owned()];
+    let interfaces = getifaddrs().into_iter().flatten();
+    hosts.extend(interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| std::net::IpAddr::from(address.ip()));
+        let v6 = address.as_sockaddr_in6().map(|address| std::net::IpAddr::from(address.ip()));
+        // A link-local address means nothing without its interface.
+        let usable = |ip: &std::net::IpAddr| match ip {
+            std::net::IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+            std::net::IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        };
+        v4.or(v6).filter(usable).map(|ip| ip.to_string())
+    }));
+    let mut seen = std::collections::HashSet::new();
+    hosts.retain(|host| host != "localhost" && seen.insert(host.clone()));
+    hosts
+}

@@ -1,0 +1,165 @@
+//! The role `@gate`: a session's gateway on the login node, while what it leads to runs, or waits to run, in a Slurm job.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use nix::sys::prctl;
+use slurm::{Slurm, munge::Munge};
+use tokio::sync::watch;
+
+use super::gate_life::{Gate, Opened};
+use crate::{
+    config::paths::PrivateFolder,
+    link::{self, Expected, Identity, Links, Proof, Rendezvous},
+    sandbox::protocol,
+    session::{
+        BatchSpec, MungeUse, Record, Records, SessionSpec,
+        later::Later,
+        log::{self, Log, LogPump},
+        record::DIAGNOSTICS,
+        supervise::{End, Finished, MAX_DIAGNOSTICS, ToLauncher, life::put_down, subscribe},
+    },
+    sys::{
+        descriptor::{INHERITED, inherited},
+        process, rights,
+    },
+};
+
+/// The role. Descriptors: 3 the launching process, 4 the [`SessionSpec`] as a file, 5 the name's lock, 6 the pod's ssh port,
+/// 7 the gateway's listener, 8 the link's. Its environment is what Slurm's programs need of the person's.
+pub fn run() -> ExitCode {
+    let fds = [0, 1, 2, 3, 4, 5].map(|n| inherited(INHERITED + n));
+    let [Ok(launcher), Ok(spec), Ok(lock), Ok(ssh), Ok(listener), Ok(link)] = fds else {
+        return ExitCode::FAILURE;
+    };
+    let Ok(spec) = protocol::from_file::<SessionSpec>(spec) else { return ExitCode::FAILURE };
+    let footprint = spec.work.sandbox.footprint.clone();
+    let born = Born { launcher: &launcher, ssh: &ssh, listener, link };
+    let Finished { end, record, tail } = match live(spec, born) {
+        Ok(finished) => finished,
+        Err(why) => Finished { end: End::Broken(why), record: None, tail: Vec::new() },
+    };
+    let removed = footprint.remove(lock.as_fd());
+    drop(ssh);
+    // Nobody may be there to hear it; the record says the same.
+    let _ = protocol::send(launcher.as_fd(), &ToLauncher::Ended { end, record, tail }, &[]);
+    if removed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a gate was born with.
+pub(super) struct Born<'a> {
+    pub(super) launcher: &'a OwnedFd,
+    pub(super) ssh: &'a OwnedFd,
+    pub(super) listener: OwnedFd,
+    pub(super) link: OwnedFd,
+}
+
+fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
+    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    // It holds the tokens and the link's key: no other process of this user may look in.
+    prctl::set_dumpable(false).map_err(|errno| failed("closing its memory")(errno.into()))?;
+    process::raise_descriptor_limit().map_err(failed("raising the number of descriptors"))?;
+    let state = PrivateFolder::open_or_make(&spec.state).map_err(|error| error.to_string())?;
+    let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
+    let records = Records::open(state);
+    let diagnostics =
+        Log::create_or_append(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS).map_err(failed("opening its log"))?;
+    let later = Later::default();
+    subscribe(&later, spec.gateway.access_log);
+    rights::drop_capabilities().map_err(failed("dropping capabilities"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(failed("starting its runtime"))?;
+    let mut record = spec.record.clone();
+    record.pid = std::process::id();
+    record.pid_began = process::start_ticks(nix::unistd::Pid::this()).ok();
+    let log = record.log.clone();
+    let (pump, output, log_len) = LogPump::start(&record.log, spec.max_log)
+        .map_err(|error| format!("cannot write {}: {error}", record.log.display()))?;
+    let writer = later.bring_to(diagnostics).map_err(failed("starting a thread"))?;
+    let (end, record) = runtime.block_on(async {
+        let opened = open(&spec, &folder, born.link);
+        match opened.and_then(|opened| {
+            Gate::open(spec, record.clone(), &records, opened, (born.launcher, born.ssh, born.listener), output, log_len)
+        }) {
+            Ok(gate) => gate.live().await,
+            Err(why) => {
+                let end = End::Broken(why);
+                put_down(&mut record, &end);
+                let _ = records.write(&record);
+                (end, record)
+            }
+        }
+    });
+    // All that the session had on the runtime goes: gateway and link.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    pump.finish();
+    writer.finish();
+    let tail = log::tail(&log, 20);
+    Ok(Finished { end, record: Some(Box::new(record)), tail })
+}
+
+/// Opens the link, and says in the session's folder where.
+fn open(spec: &SessionSpec, folder: &PrivateFolder, listener: OwnedFd) -> Result<Opened, String> {
+    let batch = spec.batch.as_ref().ok_or("there is no job to submit")?;
+    let slurm = Slurm::find(batch.programs.as_deref()).map_err(|error| error.to_string())?;
+    let identity = link::gateway_key(folder).map_err(|error| error.to_string())?;
+    let (proof, munge_socket) = proof(batch, folder, &slurm)?;
+    let listener = std::net::TcpListener::from(listener);
+    let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+    let meet = Rendezvous {
+        session: spec.record.id,
+        hosts: batch.link_hosts.clone(),
+        port,
+        gateway: identity.fingerprint(),
+        munge_socket,
+        patience: batch.startup_timeout.as_secs(),
+    };
+    meet.write(folder).map_err(|error| error.to_string())?;
+    let (expected, wanted) = watch::channel(Expected::default());
+    let links = links(listener, &spec.record, &identity, proof, wanted)?;
+    Ok(Opened { slurm, links, expected })
+}
+
+fn links(
+    listener: std::net::TcpListener,
+    record: &Record,
+    identity: &Identity,
+    proof: Proof,
+    expected: watch::Receiver<Expected>,
+) -> Result<Links, String> {
+    Links::open(listener, record.id, identity, proof, expected).map_err(|error| error.to_string())
+}
+
+/// How the job's host is to prove itself, settled before it is submitted: MUNGE where it works, else a key in a file.
+fn proof(
+    batch: &BatchSpec,
+    folder: &PrivateFolder,
+    slurm: &Slurm,
+) -> Result<(Proof, Option<PathBuf>), String> {
+    let key = || {
+        let identity = link::host_key(folder).map_err(|error| error.to_string())?;
+        Ok((Proof::Key(identity.fingerprint()), None))
+    };
+    if batch.munge == MungeUse::Off {
+        return key();
+    }
+    let socket = batch.munge_socket.clone().or_else(|| slurm.config().ok().and_then(|site| site.munge_socket));
+    let munge = Munge::find(None).map_err(|error| error.to_string()).and_then(|munge| {
+        let munge = socket.clone().map_or(munge.clone(), |socket| munge.with_socket(socket));
+        munge.encode(b"shlogin", None, Duration::from_secs(60)).map_err(|error| error.to_string())?;
+        Ok(munge)
+    });
+    match munge {
+        Ok(munge) => Ok((Proof::Munge(munge), socket)),
+        Err(why) if batch.munge == MungeUse::Require => Err(format!("MUNGE is required, and does not work: {why}")),
+        Err(why) => {
+            tracing::info!("no MUNGE ({why}): the job's host gets a key in a file");
+            key()
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! A gate from the submission of its job to the session's end: one loop that hears all news, and decides.
+
+use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use nginx_free::trunk::Trunk;
+use slurm::{Export, Job, JobId, Slurm, State as JobState, Submission};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, interval, sleep, sleep_until},
+};
+
+use super::{
+    far_life::{FarLife, LogSink},
+    watch::{Interest, Watch},
+    wire::{Begin, Cause, FromHost},
+};
+use crate::{
+    gateway::Phase,
+    host::{Channel, Dialer, FarHost, Host},
+    link::{Expected, Linked, Links, RunId},
+    sandbox::protocol::Endpoint,
+    session::{
+        BatchSpec, JobRecord, Record, Records, SessionSpec, State,
+        job::span,
+        supervise::{
+            End, FromLauncher, ToLauncher, door,
+            life::{Stop, put_down, signals},
+            requests,
+            sharing::Sharing,
+            ssh,
+        },
+    },
+    share::Guests,
+    ssh::{Inside, Server},
+    sys::message,
+    terminal::Terminals,
+};
+
+/// What a host may take longer than its app, to end.
+const MARGIN: Duration = Duration::from_secs(5);
+/// How long Slurm may take to say what became of a job whose host it has ended.
+const VERDICT: Duration = Duration::from_secs(60);
+/// How long a job may take to go when its host has.
+const GOING: Duration = Duration::from_secs(10);
+/// When to tell the owner how much time is left.
+const WARNINGS: [Duration; 3] = [Duration::from_secs(30 * 60), Duration::from_secs(10 * 60), Duration::from_secs(2 * 60)];
+
+/// What was opened before the session.
+pub(super) struct Opened {
+    pub(super) slurm: Slurm,
+    pub(super) links: Links,
+    pub(super) expected: watch::Sender<Expected>,
+}
+
+/// A session whose app is elsewhere.
+pub(super) struct Gate<'a> {
+    spec: SessionSpec,
+    batch: BatchSpec,
+    record: Record,
+    records: &'a Records,
+    launcher: Channel,
+    attached: bool,
+    opened: Opened,
+    door: door::Door,
+    ssh: Server,
+    terminals: Terminals,
+    endpoint: watch::Sender<Option<Endpoint>>,
+    trunk: watch::Sender<Option<Trunk>>,
+    log: Arc<LogSink>,
+    log_len: watch::Receiver<u64>,
+    stops: mpsc::Receiver<Stop>,
+    job: Option<Watch>,
+    far: Option<FarLife>,
+    run: Option<RunId>,
+    /// It is to end: when to lose patience with its host.
+    ending: Option<Instant>,
+    /// What its host said last, when Slurm ended it; when to wait no longer for Slurm's own word.
+    left: Option<(End, Instant)>,
+    /// How many of the warnings have been given.
+    warned: usize,
+}
+
+enum News {
+    Submitted(Result<JobId, String>),
+    Job(Box<Job>),
+    Linked(Option<Linked>),
+    Carried(bool),
+    Far(Option<FromHost>),
+    Launcher(Option<FromLauncher>),
+    Stop(Duration),
+    Log(u64),
+    Certificate(String),
+    Impatient,
+    Tick,
+}
+
+impl<'a> Gate<'a> {
+    /// Opens gateway, ssh and control socket. The job is submitted by [`Self::live`].
+    pub(super) fn open(
+        spec: SessionSpec,
+        mut record: Record,
+        records: &'a Records,
+        opened: Opened,
+        (launcher, ssh, listener): (&OwnedFd, &OwnedFd, OwnedFd),
+        output: File,
+        log_len: watch::Receiver<u64>,
+    ) -> Result<Self, String> {
+        let io = |error: std::io::Error| error.to_string();
+        let batch = spec.batch.clone().ok_or("there is no job to submit")?;
+        let launcher = launcher.try_clone().and_then(Channel::new).map_err(io)?;
+        let (trunk, trunk_seen) = watch::channel(None);
+        let (endpoint, endpoint_seen) = watch::channel(None);
+        let host = Arc::new(Host::Far(FarHost::new(trunk_seen, spec.work.sandbox.isolation)));
+        let dialer = Dialer::new(Arc::clone(&host), endpoint_seen);
+        let terminals = Terminals::new(Arc::clone(&host));
+        let told = terminals.clone();
+        let guests = Guests::new(spec.gateway.bind_cookie_to_address, move |terminal, text| {
+            if let Some(terminal) = told.get(terminal) {
+                terminal.notify_owner(text);
+            }
+        });
+        let inside =
+            door::Inside { log_len: log_len.clone(), terminals: terminals.clone(), guests: guests.clone() };
+        let door = door::Door::open(&spec, &mut record, listener, dialer, inside)?;
+        let inside = Inside {
+            host: Arc::clone(&host),
+            terminals: terminals.clone(),
+            temporary: None,
+            guests: guests.clone(),
+        };
+        let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())?;
+        let (stop, stops) = mpsc::channel(4);
+        let requests = requests::Requests {
+            host,
+            door: door.handle(),
+            ssh: ssh.clone(),
+            sharing: Sharing { terminals: terminals.clone(), guests, door: door.handle() },
+            stop,
+            log_len: log_len.clone(),
+        };
+        requests.listen(&spec.work.sandbox.footprint.session).map_err(io)?;
+        record.state = State::Waiting;
+        records.write(&record).map_err(|error| error.to_string())?;
+        Ok(Self {
+            log: LogSink::new(output).map_err(io)?,
+            batch,
+            spec,
+            record,
+            records,
+            launcher,
+            attached: true,
+            opened,
+            door,
+            ssh,
+            terminals,
+            endpoint,
+            trunk,
+            log_len,
+            stops,
+            job: None,
+            far: None,
+            run: None,
+            ending: None,
+            left: None,
+            warned: 0,
+        })
+    }
+
+    /// From the submission of the job to the session's end.
+    pub(super) async fn live(mut self) -> (End, Record) {
+        let end = self.until_the_end().await;
+        let why = end.to_string();
+        self.end_job(&end).await;
+        tokio::join!(self.door.close(&why), self.ssh.close());
+        put_down(&mut self.record, &end);
+        // A disk that is full must not keep the session from ending; then that is what is said of it.
+        let _ = self.records.write(&self.record);
+        (end, self.record)
+    }
+
+    async fn until_the_end(&mut self) -> End {
+        let mut buffer = vec![0; message::MAX_LEN];
+        let mut signals = signals();
+        let mut log_len = self.log_len.clone();
+        let mut renewed = Box::pin(self.door.renewed());
+        let (mut linked, mut carried) = (self.opened.links.linked(), self.opened.links.carried());
+        let mut submitting = Some(self.submit());
+        let mut ticks = interval(Duration::from_secs(5));
+        self.waits();
+        loop {
+            let impatient = [self.ending, self.left.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
+            let news = tokio::select! {
+                submitted = submitted(&mut submitting) => News::Submitted(submitted),
+                Some(job) = next_job(&mut self.job) => News::Job(Box::new(job)),
+                Ok(()) = linked.changed() => News::Linked(linked.borrow_and_update().clone()),
+                Ok(()) = carried.changed() => News::Carried(*carried.borrow_and_update()),
+                news = next_far(&mut self.far) => News::Far(news),
+                said = self.launcher.receive::<FromLauncher>(&mut buffer), if self.attached => {
+                    News::Launcher(said.ok().flatten().map(|(said, _)| said))
+                }
+                Some(Stop { grace }) = self.stops.recv() => News::Stop(grace.unwrap_or(self.spec.work.stop_grace)),
+                Some(()) = signals.recv() => News::Stop(self.spec.work.stop_grace),
+                Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
+                fingerprint = &mut renewed => News::Certificate(fingerprint),
+                () = sleep_until(impatient.unwrap_or_else(Instant::now)), if impatient.is_some() => News::Impatient,
+                _ = ticks.tick() => News::Tick,
+            };
+            let end = match news {
+                News::Submitted(Ok(id)) => {
+                    self.submitted(id);
+                    // It was told to end meanwhile.
+                    self.ending.map(|_| End::Stopped(None))
+                }
+                News::Submitted(Err(why)) => Some(End::NotSubmitted(why)),
+                News::Job(job) => self.hear_slurm(&job).await,
+                News::Linked(Some(linked)) => {
+                    self.link(linked);
+                    None
+                }
+                News::Linked(None) => {
+                    self.unlink();
+                    None
+                }
+                News::Carried(carried) => {
+                    self.carried(carried);
+                    None
+                }
+                News::Far(Some(news)) => self.hear_host(news).await,
+                News::Far(None) => {
+                    self.far = None;
+                    None
+                }
+                News::Launcher(Some(FromLauncher::Detach)) => {
+                    self.attached = false;
+                    self.tell(&ToLauncher::Detached).await;
+                    None
+                }
+                News::Launcher(Some(FromLauncher::Stop)) => self.stop(self.spec.work.stop_grace),
+                News::Launcher(Some(FromLauncher::Kill)) => self.stop(Duration::ZERO),
+                News::Launcher(None) => {
+                    self.attached = false;
+                    self.stop(Duration::ZERO)
+                }
+                News::Stop(grace) => self.stop(grace),
+                News::Log(len) => {
+                    // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
+                    let _ = self.launcher.try_send(&ToLauncher::Log(len));
+                    None
+                }
+                News::Certificate(fingerprint) => {
+                    renewed = Box::pin(self.door.renewed());
+                    self.record.gateway.fingerprint = fingerprint;
+                    self.write();
+                    None
+                }
+                News::Impatient => self.lose_patience(),
+                News::Tick => {
+                    self.warn();
+                    None
+                }
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    fn submit(&self) -> JoinHandle<Result<JobId, String>> {
+        let slurm = self.opened.slurm.clone();
+        let batch = self.batch.clone();
+        spawn_blocking(move || {
+            let submission = Submission::new(batch.script, Export::Minimal).options(batch.options);
+            slurm.submit(&submission).map(|submitted| submitted.job).map_err(|error| error.to_string())
+        })
+    }
+
+    fn submitted(&mut self, id: JobId) {
+        let job = JobRecord::new(id);
+        self.opened.expected.send_replace(Expected { job: Some(id.number()), restarts: 0 });
+        self.job = Some(Watch::begin(self.opened.slurm.clone(), id));
+        self.record.job = Some(job);
+        self.write();
+        self.show_where_it_stands();
+    }
+
+    /// Slurm has said how the job is.
+    async fn hear_slurm(&mut self, job: &Job) -> Option<End> {
+        let record = self.record.job.as_mut()?;
+        let before = record.clone();
+        record.update(job);
+        let changed = *record != before;
+        let restarts = record.restarts;
+        self.opened.expected.send_if_modified(|expected| {
+            let more = restarts > expected.restarts;
+            expected.restarts = expected.restarts.max(restarts);
+            more
+        });
+        if job.state.is_ended() {
+            return Some(self.ended_by_slurm(job));
+        }
+        if job.state.is_waiting() && self.record.state != State::Waiting {
+            // It is to run again.
+            self.waits();
+            self.left = None;
+        }
+        if changed {
+            self.write();
+            self.show_where_it_stands();
+        }
+        let interest = match () {
+            () if self.ending.is_some() || self.left.is_some() => Interest::Keen,
+            () if self.far.is_some() => Interest::Content,
+            () if job.state.is_waiting() && job.expected_start().is_none() => Interest::Waiting,
+            () if job.state.is_waiting() => Interest::Waiting,
+            () => Interest::Keen,
+        };
+        if let Some(watch) = &self.job {
+            watch.interest(interest);
+        }
+        None
+    }
+
+    fn ended_by_slurm(&self, job: &Job) -> End {
+        if self.ending.is_some() {
+            return End::Stopped(None);
+        }
+        let id = job.id;
+        let node = self.record.job.as_ref().and_then(|job| job.node.clone()).unwrap_or_else(|| "its node".to_owned());
+        let what = match job.state {
+            JobState::Cancelled => format!("its job {id} was cancelled"),
+            JobState::Timeout => format!("its job {id} reached its time limit"),
+            JobState::NodeFail => format!("{node} failed, and with it its job {id}"),
+            JobState::Preempted => format!("its job {id} had to make room for another"),
+            JobState::OutOfMemory => format!("its job {id} used more memory than it had"),
+            JobState::BootFail => format!("{node} did not boot for its job {id}"),
+            JobState::Deadline => format!("its job {id} could not end before its deadline"),
+            JobState::Gone => format!("Slurm does not know its job {id} any more"),
+            state => {
+                let how = job.exit.map(|exit| match exit.signal {
+                    0 => format!(" with exit code {}", exit.code),
+                    signal => format!(" by signal {signal}"),
+                });
+                format!("its job {id} is {state}{}", how.unwrap_or_default())
+            }
+        };
+        match &self.left {
+            Some((End::Stopped(Some(exit)), _)) => End::Job(format!("{what}; its app ended with {exit}")),
+            _ => End::Job(what),
+        }
+    }
+
+    /// A host has come: a new one, or the same over a new stream.
+    fn link(&mut self, linked: Linked) {
+        let Linked { run, trunk } = linked;
+        let begin = Begin {
+            id: self.record.id,
+            name: self.record.name.clone(),
+            base_url: door::base_url(&self.spec, &self.record),
+            work: self.spec.work.clone(),
+            outbound: self.batch.outbound,
+            scratch: self.batch.scratch.clone(),
+        };
+        if self.run != Some(run.id) {
+            self.run = Some(run.id);
+            self.endpoint.send_replace(None);
+            self.record.state = State::Starting;
+            self.record.app_port = None;
+            self.door.phase(Phase::Starting);
+        }
+        if let Some(job) = &mut self.record.job {
+            job.node = Some(run.node);
+            job.restarts = job.restarts.max(run.restarts);
+        }
+        self.trunk.send_replace(Some(trunk.clone()));
+        let far = FarLife::begin(trunk, run.id, begin, Arc::clone(&self.log));
+        if self.ending.is_some() {
+            far.stop(self.spec.work.stop_grace);
+        }
+        self.far = Some(far);
+        if let Some(watch) = &self.job {
+            // Once more at once, for the node and the end of its time.
+            watch.interest(Interest::Keen);
+        }
+        self.write();
+        self.show_where_it_stands();
+    }
+
+    /// The host has gone, for good. What becomes of the job, Slurm says.
+    fn unlink(&mut self) {
+        self.trunk.send_replace(None);
+        self.endpoint.send_replace(None);
+        self.far = None;
+        if let Some(watch) = &self.job {
+            watch.interest(Interest::Keen);
+        }
+    }
+
+    fn carried(&mut self, carried: bool) {
+        if let Some(job) = &mut self.record.job {
+            job.linked = carried;
+        }
+        if !carried && let Some(watch) = &self.job {
+            watch.interest(Interest::Waiting);
+        }
+        self.write();
+    }
+
+    async fn hear_host(&mut self, news: FromHost) -> Option<End> {
+        match news {
+            FromHost::Starting => None,
+            FromHost::Answers(endpoint) => self.answers(endpoint).await.err(),
+            FromHost::Ended { end, cause: Cause::Own, .. } => Some(end),
+            FromHost::Ended { end, cause: Cause::Limit, .. } => Some(match end {
+                End::Stopped(Some(exit)) => End::Job(format!("its job's time was over; its app ended with {exit}")),
+                _ => End::Job("its job's time was over".to_owned()),
+            }),
+            FromHost::Ended { end, cause: Cause::Slurm, .. } if self.ending.is_some() => Some(end),
+            FromHost::Ended { end, cause: Cause::Slurm, .. } => {
+                self.left = Some((end, Instant::now() + VERDICT));
+                if let Some(watch) = &self.job {
+                    watch.interest(Interest::Keen);
+                }
+                None
+            }
+        }
+    }
+
+    async fn answers(&mut self, endpoint: Endpoint) -> Result<(), End> {
+        self.record.state = State::Running;
+        self.record.ready_at.get_or_insert_with(Timestamp::now);
+        self.record.app_port = match &endpoint {
+            Endpoint::Tcp(address) => Some(address.port()),
+            Endpoint::Unix(_) => None,
+        };
+        self.endpoint.send_replace(Some(endpoint));
+        self.door.phase(Phase::Running);
+        self.write();
+        let url =
+            self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
+        self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
+        Ok(())
+    }
+
+    /// It is to end: its host is asked, and where there is none, Slurm is told.
+    fn stop(&mut self, grace: Duration) -> Option<End> {
+        let until = Instant::now() + grace + MARGIN;
+        self.ending = Some(self.ending.map_or(until, |before| before.min(until)));
+        match (&self.far, &self.record.job) {
+            (Some(far), _) => far.stop(grace),
+            // Its job is cancelled when the session has ended.
+            (None, Some(_)) => return Some(End::Stopped(None)),
+            // It is being submitted: what becomes of it is heard in a moment.
+            (None, None) => {}
+        }
+        None
+    }
+
+    fn lose_patience(&mut self) -> Option<End> {
+        let now = Instant::now();
+        if self.ending.is_some_and(|until| until <= now) {
+            return Some(End::Stopped(None));
+        }
+        let (end, _) = self.left.take_if(|(_, until)| *until <= now)?;
+        Some(End::Job(format!("Slurm ended its job: {end}")))
+    }
+
+    /// Leaves no job behind. One whose host has ended goes by itself, as a rule.
+    async fn end_job(&mut self, end: &End) {
+        let (Some(watch), Some(id)) = (&mut self.job, self.record.job.as_ref().map(|job| job.id)) else { return };
+        let host_ended = self.far.is_some() && !matches!(end, End::Stopped(None));
+        let gone = |state: JobState| state.is_ended() || state == JobState::Completing;
+        watch.interest(Interest::Waiting);
+        watch.interest(Interest::Keen);
+        let until = Instant::now() + if host_ended { GOING } else { Duration::ZERO };
+        let mut cancelled = false;
+        loop {
+            if !cancelled && Instant::now() >= until {
+                let slurm = self.opened.slurm.clone();
+                let done = spawn_blocking(move || slurm.cancel(id)).await;
+                if let Ok(Err(error)) = done {
+                    tracing::warn!(%error, "the job could not be cancelled");
+                }
+                cancelled = true;
+            }
+            let wait = if cancelled { GOING } else { until.saturating_duration_since(Instant::now()) };
+            tokio::select! {
+                job = watch.news.recv() => match job {
+                    Some(job) => {
+                        if let Some(record) = &mut self.record.job {
+                            record.update(&job);
+                        }
+                        if gone(job.state) {
+                            return;
+                        }
+                    }
+                    None => return,
+                },
+                () = sleep(wait) => if cancelled { return },
+            }
+        }
+    }
+
+    /// It has no node, or none any more.
+    fn waits(&mut self) {
+        self.record.state = State::Waiting;
+        self.record.app_port = None;
+        self.endpoint.send_replace(None);
+        self.show_where_it_stands();
+    }
+
+    fn show_where_it_stands(&mut self) {
+        if self.record.state == State::Waiting {
+            let summary = self.record.job.as_ref().map(|job| job.summary(Timestamp::now()));
+            self.door.phase(Phase::Waiting { summary: summary.unwrap_or_else(|| "its job is being submitted".to_owned()) });
+        }
+        if self.attached && self.record.job.is_some() && self.record.state != State::Running {
+            // One that does not read must not hold the session up.
+            let _ = self.launcher.try_send(&ToLauncher::Waits(Box::new(self.record.clone())));
+        }
+    }
+
+    /// Tells the owner, wherever she looks, how much time is left.
+    fn warn(&mut self) {
+        let Some(left) = self.record.job.as_ref().and_then(|job| job.time_left(Timestamp::now())) else { return };
+        let due = WARNINGS.iter().filter(|warning| left <= **warning).count();
+        if due > self.warned {
+            let text = format!("{} left of this job's time", span(left));
+            for terminal in self.terminals.list() {
+                terminal.notify_owner(&text);
+            }
+        }
+        // Less than before where it was given more time.
+        self.warned = due;
+    }
+
+    async fn tell(&self, news: &ToLauncher) {
+        // One that does not listen any more has gone, which is noticed where it is heard from.
+        let _ = self.launcher.send(news, &[]).await;
+    }
+
+    fn write(&self) {
+        // It serves all the same; what others read of it is older.
+        if let Err(error) = self.records.write(&self.record) {
+            tracing::warn!(%error, "the record cannot be written");
+        }
+    }
+}
+
+async fn submitted(submitting: &mut Option<JoinHandle<Result<JobId, String>>>) -> Result<JobId, String> {
+    let Some(task) = submitting else { return std::future::pending().await };
+    let done = task.await;
+    *submitting = None;
+    done.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+async fn next_job(watch: &mut Option<Watch>) -> Option<Job> {
+    match watch {
+        Some(watch) => watch.news.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_far(far: &mut Option<FarLife>) -> Option<FromHost> {
+    match far {
+        Some(far) => far.news.recv().await,
+        None => std::future::pending().await,
+    }
+}

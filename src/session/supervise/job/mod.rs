@@ -1,0 +1,26 @@
+//! A session in a Slurm job: two processes, its gateway on the login node and its host on a compute node, with the link
+//! between them.
+//!
+//! ```text
+//! shlogin start --slurm        login node                          compute node
+//!   └► shlogin @gate             gateway, ssh, terminals, record     slurmstepd
+//!        │ sbatch ──────────────── slurmctld ───────────────────────► └► shlogin @host (the batch script exec'ed it)
+//!        │◄═══════════ link: TLS, dialled by the host ═══════════════════╡  keeper ─ init ─ app, as everywhere
+//!        │ ── shlogin-life: Begin { work }, Stop ────────────────────────►│
+//!        │◄─ Answers { endpoint }, Ended { end } ─────────────────────────│
+//!        │◄─ shlogin-log: what the app says ──────────────────────────────│
+//! ```
+//! What the session does is told over the link, and not before the host has proven who it is: neither the job's script nor
+//! its environment nor Slurm's spool hold any of it.
+
+mod far_life;
+mod gate;
+mod gate_life;
+mod node;
+mod output;
+mod prepare;
+mod watch;
+mod wire;
+
+pub use gate::run as run_gate;
+pub use node::run as run_host;

@@ -1,0 +1,171 @@
+//! From what a session is to do to what it does on this very node: folders, helper, programs, devices, environment.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
+use nix::unistd::getuid;
+
+use crate::{
+    config::{
+        OutboundHelper,
+        paths::{runtime_folder, runtime_path},
+    },
+    host::{AppSpec, Container, Runtime},
+    sandbox::Footprint,
+    session::{Lock, Work, launch, surroundings},
+    words::{SessionId, SessionName},
+};
+
+/// Why it cannot be done here.
+pub(super) enum NotHere {
+    /// The image, or what runs it, is missing.
+    Image(String),
+    /// There is nothing to give the app a network.
+    Network(String),
+    /// A folder cannot be made, or is missing.
+    Other(String),
+}
+
+/// Settles everything that depends on the node; makes the session's folder in its runtime folder, and takes its lock.
+pub(super) fn prepare(
+    work: &mut Work,
+    id: SessionId,
+    outbound: OutboundHelper,
+    scratch: &Path,
+    node: &str,
+) -> Result<Lock, NotHere> {
+    let other = |error: &dyn std::fmt::Display| NotHere::Other(error.to_string());
+    prepare_app(&mut work.app, node)?;
+    let helper = surroundings::helper(work.sandbox.network, outbound);
+    work.sandbox.helper = helper.map_err(|error| NotHere::Network(format!("on node {node}: {error}")))?;
+    work.sandbox.resolvers =
+        if work.sandbox.helper.is_some() { surroundings::loopback_resolvers() } else { Vec::new() };
+    work.sandbox.keep = surroundings::real_paths(&work.sandbox.keep);
+    runtime_folder().map_err(|error| other(&error))?;
+    let runtime = runtime_path();
+    // The session's name is its gateway's: here it could be that of another session of the same user.
+    let name: SessionName = format!("job-{}", id.simple()).parse().map_err(|error| other(&error))?;
+    let lock = Lock::take(&runtime, &name).map_err(|error| other(&error))?;
+    let footprint = Footprint {
+        session: runtime.join(name.as_str()),
+        scratch: scratch.join(format!("shlogin-{}-{id}", getuid())),
+        lock: Lock::path_in(&runtime, &name),
+    };
+    // An earlier run of the job may have been cut off on this very node.
+    footprint.remove_scratch().map_err(|error| other(&error))?;
+    launch::make_folder(&footprint.session).map_err(|error| other(&error))?;
+    work.sandbox.footprint = footprint;
+    work.sandbox.cover = runtime;
+    Ok(lock)
+}
+
+fn prepare_app(app: &mut AppSpec, node: &str) -> Result<(), NotHere> {
+    if !app.cwd.is_dir() {
+        return Err(NotHere::Other(format!("node {node} has no folder {}", app.cwd.display())));
+    }
+    app.env = merged(std::mem::take(&mut app.env), std::env::vars_os().collect());
+    if let Some(container) = &mut app.container {
+        if !container.image.path.exists() {
+            let path = container.image.path.display();
+            return Err(NotHere::Image(format!(
+                "node {node} does not see {path}: an image must lie where all nodes see it"
+            )));
+        }
+        if !container.runtime.program.exists() {
+            let found = Runtime::find(Some(container.runtime.kind), None, None);
+            container.runtime = found.map_err(|error| NotHere::Image(format!("on node {node}: {error}")))?;
+        }
+        add_devices(container, &app.env);
+    }
+    Ok(())
+}
+
+/// What a job's environment says about the job, and nothing about the person: it wins.
+const OF_THE_JOB: [&str; 11] = [
+    "SLURM_",
+    "SLURMD_",
+    "CUDA_",
+    "NVIDIA_",
+    "ROCR_",
+    "HIP_",
+    "ZE_",
+    "GPU_",
+    "ONEAPI_",
+    "PMI",
+    "PMIX_",
+];
+
+/// The login node's environment as it is here: what the job says of itself on top, and all that only the job has, such as
+/// what a site's prolog sets. The login node's own name is not this one's.
+fn merged(login: Vec<(OsString, OsString)>, job: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let of_the_job = |name: &OsStr| OF_THE_JOB.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
+    let mut env: Vec<_> =
+        login.into_iter().filter(|(name, _)| !of_the_job(name) && name != "HOSTNAME").collect();
+    for (name, value) in job {
+        let ours = name == "TMPDIR" || name == "PWD";
+        if !ours && (of_the_job(&name) || env.iter().all(|(its, _)| *its != name)) {
+            env.push((name, value));
+        }
+    }
+    env
+}
+
+/// The runtime's option for the GPUs that the job has, unless its owner has chosen.
+fn add_devices(container: &mut Container, env: &[(OsString, OsString)]) {
+    let chosen = container.options.iter().any(|option| {
+        let option = option.to_string_lossy();
+        ["--nv", "--rocm", "--nvccli"].iter().any(|known| option.starts_with(known))
+    });
+    let has = |names: &[&str]| {
+        env.iter().any(|(name, value)| names.iter().any(|its| name == its) && !value.is_empty())
+    };
+    if chosen {
+        return;
+    }
+    if has(&["CUDA_VISIBLE_DEVICES"]) && Path::new("/dev/nvidiactl").exists() {
+        container.options.push("--nv".into());
+    }
+    if has(&["ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"]) && Path::new("/dev/kfd").exists() {
+        container.options.push("--rocm".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn a_job_s_own_variables_win_and_a_person_s_stay() {
+        let login = env(&[
+            ("PATH", "/login/bin"),
+            ("SLURM_JOB_ID", "7"),
+            ("HOSTNAME", "login1"),
+            ("API_KEY", "mine"),
+            ("CUDA_VISIBLE_DEVICES", "0,1"),
+        ]);
+        let job = env(&[
+            ("PATH", "/bin"),
+            ("SLURM_JOB_ID", "8"),
+            ("CUDA_VISIBLE_DEVICES", "1"),
+            ("SITE_SCRATCH", "/local/8"),
+            ("TMPDIR", "/tmp/8"),
+        ]);
+        let mut got = merged(login, job);
+        got.sort();
+        let want = env(&[
+            ("API_KEY", "mine"),
+            ("CUDA_VISIBLE_DEVICES", "1"),
+            ("PATH", "/login/bin"),
+            ("SITE_SCRATCH", "/local/8"),
+            ("SLURM_JOB_ID", "8"),
+        ]);
+        assert_eq!(got, want);
+    }
+}
