@@ -61,6 +61,10 @@ pub(super) enum Command {
     /// what the session's programs see.
     #[command(hide = true)]
     SftpServer(OneArgs),
+    /// Give a session another gateway, where its own is gone and its job is not
+    Attach(OneArgs),
+    /// Give a session's job more time, where the site lets you
+    Extend(ExtendArgs),
     /// Stop sessions
     Stop(StopArgs),
     /// Remove the records of ended sessions
@@ -283,6 +287,15 @@ pub(super) struct StopArgs {
     /// How long the app has between SIGTERM and SIGKILL, as in 10s
     #[arg(short, long)]
     pub(super) grace: Option<TimeSpan>,
+}
+
+#[derive(Args)]
+pub(super) struct ExtendArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// By how much, as in 2h
+    #[arg(long, value_name = "TIME")]
+    pub(super) by: TimeSpan,
 }
 
 #[derive(Args)]

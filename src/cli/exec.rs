@@ -25,7 +25,7 @@ use super::{
 use crate::{
     sandbox::protocol::to_file,
     session::{
-        Which,
+        Record, Which,
         control::{Answer, Client, ExecSpec, Request},
     },
     sys::{
@@ -55,7 +55,7 @@ fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Fa
     let done = if on_terminal {
         with_terminal(&client, &spec)
     } else {
-        with_streams(&client, &Request::Exec { terminal: false }, Some(&spec))
+        with_streams(&client, &Request::Exec { terminal: false }, Some(&spec), Ends::of(&record))
     };
     conclude(done, &record.name, output)
 }
@@ -63,7 +63,7 @@ fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Fa
 pub(super) fn sftp_server(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(&args.name, Which::Live)?;
     let client = connect(&record)?;
-    conclude(with_streams(&client, &Request::Sftp, None), &record.name, output)
+    conclude(with_streams(&client, &Request::Sftp, None, Ends::of(&record)), &record.name, output)
 }
 
 fn conclude(
@@ -85,12 +85,31 @@ fn conclude(
     }
 }
 
-/// Streams that are no terminals go in as they are; a terminal is relayed, for the app must not hold it.
-fn with_streams(client: &Client, request: &Request, spec: Option<&OwnedFd>) -> io::Result<Option<Answer>> {
+/// What a command's streams are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Ours, as they are; a terminal is relayed, for the app must not hold it.
+    Ours,
+    /// Pipes: the command is on another machine, and whoever brings its bytes here must not change what ours are.
+    Pipes,
+}
+
+impl Ends {
+    fn of(record: &Record) -> Self {
+        if record.job.is_some() { Self::Pipes } else { Self::Ours }
+    }
+}
+
+fn with_streams(
+    client: &Client,
+    request: &Request,
+    spec: Option<&OwnedFd>,
+    ends: Ends,
+) -> io::Result<Option<Answer>> {
     let mut relays = Vec::new();
-    let input = input_stream()?;
-    let out = output_stream(io::stdout(), &mut relays)?;
-    let error = output_stream(io::stderr(), &mut relays)?;
+    let input = input_stream(ends)?;
+    let out = output_stream(io::stdout(), ends, &mut relays)?;
+    let error = output_stream(io::stderr(), ends, &mut relays)?;
     let fds: Vec<_> = spec.into_iter().chain([&input, &out, &error]).map(AsFd::as_fd).collect();
     client.ask(request, &fds)?;
     drop((input, out, error));
@@ -111,9 +130,9 @@ fn last_answer(client: &Client) -> io::Result<Option<Answer>> {
     }
 }
 
-fn input_stream() -> io::Result<OwnedFd> {
+fn input_stream(ends: Ends) -> io::Result<OwnedFd> {
     let stdin = io::stdin();
-    if !stdin.is_terminal() {
+    if ends == Ends::Ours && !stdin.is_terminal() {
         return stdin.as_fd().try_clone_to_owned();
     }
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
@@ -124,9 +143,10 @@ fn input_stream() -> io::Result<OwnedFd> {
 
 fn output_stream<S: AsFd + IsTerminal + Write + Send + 'static>(
     mut stream: S,
+    ends: Ends,
     relays: &mut Vec<thread::JoinHandle<()>>,
 ) -> io::Result<OwnedFd> {
-    if !stream.is_terminal() {
+    if ends == Ends::Ours && !stream.is_terminal() {
         return stream.as_fd().try_clone_to_owned();
     }
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;

@@ -41,12 +41,13 @@ pub(super) fn batch_spec(
         startup_timeout: slurm.startup_timeout.duration(),
         outbound: config.outbound.helper,
         scratch: config.scratch.to_path_buf(),
+        resume: None,
     })
 }
 
 /// By what compute nodes may reach this one: what is configured, else its names and then all its addresses but those that
 /// every machine has.
-fn link_hosts(configured: &HostChoice) -> Vec<String> {
+pub(super) fn link_hosts(configured: &HostChoice) -> Vec<String> {
     if let HostChoice::Named(name) = configured {
         return vec![name.as_str().to_owned()];
     }

@@ -12,13 +12,14 @@ use nix::unistd::{User, gethostname, getuid};
 use super::{Failure, args::StartArgs};
 use crate::{
     config::{
-        Config, HostChoice, Listen, Overrides, PartialGateway, RuntimeChoice,
+        Config, HostChoice, Listen, Overrides, PartialGateway, RuntimeChoice, node_name,
         paths::{home, runtime_path},
     },
     host::{AppSpec, Container, ImageSpec, Runtime, resolve},
     sandbox::{Footprint, NetworkHelper, SandboxSpec},
     session::{
-        GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, Work, log_path, pid_namespace, surroundings,
+        GatewayRecord, GatewaySpec, Lock, LockError, Record, SessionSpec, State, Work, log_path,
+        pid_namespace, surroundings,
     },
     words::{PodNumber, RuntimeKind, SessionId, SessionName},
 };
@@ -162,7 +163,8 @@ pub(super) fn name(args: &StartArgs) -> Result<(SessionName, Lock), Failure> {
 ///
 /// Without one there is no session: an app that was promised a network must not find out by itself that it has none.
 pub(super) fn helper(config: &Config) -> Result<Option<NetworkHelper>, Failure> {
-    surroundings::helper(config.network, config.outbound.helper).map_err(|error| Failure::NoHelper(error.to_string()))
+    surroundings::helper(config.network, config.outbound.helper)
+        .map_err(|error| Failure::NoHelper(error.to_string()))
 }
 
 /// What has been taken for a session before its supervisor runs.
@@ -202,17 +204,10 @@ pub(super) fn spec(
         pod: taken.pod,
         state: State::Starting,
         app_port: None,
-        gateway: GatewayRecord {
-            host: host.clone(),
-            port: taken.port,
-            fingerprint: String::new(),
-            address: match config.gateway.listen {
-                Listen::Address(ip) => Some(ip),
-                _ => None,
-            },
-            socket: taken.socket,
-        },
+        gateway: gateway_record(config, host.clone(), taken.port, taken.socket),
         ssh: None,
+        node: Some(node_name().as_str().to_owned()),
+        detached: false,
         job: None,
         runtime: app.runtime(),
         image: args.image.clone(),
@@ -254,19 +249,56 @@ pub(super) fn spec(
         },
         max_log: config.records.max_log.bytes(),
         state,
-        gateway: GatewaySpec {
-            host,
-            names,
-            certificate: config.gateway.certificate().map(|(chain, key)| (chain.to_owned(), key.to_owned())),
-            ocsp: config.gateway.ocsp.path().map(Path::to_owned),
-            token_lifetime: config.gateway.token_lifetime.duration(),
-            cookie_lifetime: config.gateway.cookie_lifetime.duration(),
-            bind_cookie_to_address: config.gateway.bind_cookie_to_address,
-            access_log: config.gateway.access_log,
-            server_timing: config.gateway.server_timing,
-        },
+        gateway: gateway_spec(config, host, names),
         ssh: config.ssh.clone(),
         batch: None,
+    }
+}
+
+fn gateway_spec(config: &Config, host: String, names: Vec<String>) -> GatewaySpec {
+    GatewaySpec {
+        host,
+        names,
+        certificate: config.gateway.certificate().map(|(chain, key)| (chain.to_owned(), key.to_owned())),
+        ocsp: config.gateway.ocsp.path().map(Path::to_owned),
+        token_lifetime: config.gateway.token_lifetime.duration(),
+        cookie_lifetime: config.gateway.cookie_lifetime.duration(),
+        bind_cookie_to_address: config.gateway.bind_cookie_to_address,
+        access_log: config.gateway.access_log,
+        server_timing: config.gateway.server_timing,
+    }
+}
+
+/// Gives a session that goes on another gateway: here, on this pod.
+pub(super) fn place(
+    spec: &mut SessionSpec,
+    config: &Config,
+    pod: PodNumber,
+    port: u16,
+    socket: Option<PathBuf>,
+    footprint: Footprint,
+) {
+    let (host, names) = host_names(config, socket.is_some());
+    spec.record.pod = pod;
+    spec.record.node = Some(node_name().as_str().to_owned());
+    spec.record.pid_namespace = pid_namespace();
+    spec.record.footprint = footprint.clone();
+    spec.record.gateway = gateway_record(config, host.clone(), port, socket);
+    spec.work.sandbox.footprint = footprint;
+    spec.gateway = gateway_spec(config, host, names);
+    spec.ssh = config.ssh.clone();
+}
+
+fn gateway_record(config: &Config, host: String, port: u16, socket: Option<PathBuf>) -> GatewayRecord {
+    GatewayRecord {
+        host,
+        port,
+        fingerprint: String::new(),
+        address: match config.gateway.listen {
+            Listen::Address(ip) => Some(ip),
+            _ => None,
+        },
+        socket,
     }
 }
 

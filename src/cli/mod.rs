@@ -1,10 +1,12 @@
 //! The command line: what a person types, what she sees, and the exit code. Everything below this floor knows neither.
 
 mod args;
+mod attach;
 mod batch;
 mod config;
 mod exec;
 mod exit;
+mod extend;
 mod in_job;
 mod launchable;
 mod logs;
@@ -42,6 +44,8 @@ pub fn run() -> ExitCode {
         Command::SshConfig(args) => ssh::config(&args, &output),
         Command::KnownHosts(args) => ssh::known_hosts(&args, &output),
         Command::SftpServer(args) => exec::sftp_server(&args, &output),
+        Command::Attach(args) => attach::attach(&args, &output),
+        Command::Extend(args) => extend::extend(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),
         Command::Verify(args) => verify::verify(&args, &output),

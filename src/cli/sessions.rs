@@ -12,7 +12,10 @@ use super::{
     output::Output,
 };
 use crate::{
-    config::paths::state_folder,
+    config::{
+        Config, Overrides, node_name,
+        paths::{PrivateFolder, state_folder},
+    },
     session::{
         Record, Records, State, Which,
         control::{Answer, Client, Request},
@@ -25,7 +28,8 @@ pub(super) fn records() -> Result<Records, Failure> {
 }
 
 pub(super) fn list(args: &ListArgs, output: &Output) -> Result<ExitCode, Failure> {
-    let mut all = records()?.all()?;
+    let mut all = records()?.everywhere()?;
+    settle_jobs(&mut all);
     if !args.all {
         all.retain(|record| record.state != State::Ended);
     }
@@ -34,8 +38,10 @@ pub(super) fn list(args: &ListArgs, output: &Output) -> Result<ExitCode, Failure
 }
 
 pub(super) fn show(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
-    let record = records()?.find(&args.name, Which::Any)?;
-    output.result(&record, || details(&record));
+    let mut found = vec![records()?.find(&args.name, Which::Any)?];
+    settle_jobs(&mut found);
+    let [record] = &found[..] else { return Ok(ExitCode::FAILURE) };
+    output.result(record, || details(record));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,7 +71,62 @@ pub(super) fn new_url(record: &Record) -> Result<String, Failure> {
     }
 }
 
+/// How long Slurm may take to say how the jobs are, where somebody waits for it.
+const SLURMS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Asks Slurm how the jobs are of sessions whose gateways are gone, and puts down as ended what has ended.
+pub(super) fn settle_jobs(records: &mut [Record]) {
+    if !records.iter().any(|record| record.detached && record.state != State::Ended) {
+        return;
+    }
+    let programs = Config::load(&Overrides::default()).ok().map(|resolved| resolved.config.slurm.programs);
+    let slurm = slurm::Slurm::find(programs.as_ref().and_then(|programs| programs.path()));
+    let jobs = slurm.ok().and_then(|slurm| {
+        slurm.with_deadline(SLURMS_PATIENCE).jobs_of_user(nix::unistd::getuid().as_raw()).ok()
+    });
+    for record in records.iter_mut().filter(|record| record.detached && record.state != State::Ended) {
+        let Some(its) = &mut record.job else { continue };
+        match &jobs {
+            // It says nothing: all is as it was.
+            None => its.state = slurm::State::Undetermined,
+            Some(jobs) => {
+                let found = jobs.iter().find(|job| job.id == its.id).cloned();
+                its.update(&found.unwrap_or_else(|| slurm::Job::only(its.id, slurm::State::Gone)));
+                its.linked = false;
+            }
+        }
+        if its.state.is_ended() {
+            record.state = State::Ended;
+            record.reason = Some(format!("its gateway was gone, and its job {} is {}", its.id, its.state));
+            record.ended_at = Some(jiff::Timestamp::now());
+            // What cannot be written now is found again at the next look.
+            if let Some(Ok(Some(folder))) =
+                record.log.parent().and_then(std::path::Path::parent).map(PrivateFolder::existing)
+            {
+                let _ = Records::open(folder).write(record);
+            }
+        }
+    }
+}
+
 pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
+    if let Some(node) = record.node.as_deref().filter(|node| *node != node_name().as_str()) {
+        let attach = if record.job.is_some() {
+            format!(", or take it over by `shlogin attach {}`", record.name)
+        } else {
+            String::new()
+        };
+        return Err(Failure::Session(format!(
+            "the gateway of {} is on {node}: go there{attach}",
+            record.name
+        )));
+    }
+    if record.detached {
+        return Err(Failure::Session(format!(
+            "the gateway of {0} is gone, its job is not: `shlogin attach {0}` takes it over",
+            record.name
+        )));
+    }
     Client::connect(&record.footprint.session)
         .map_err(Failure::io(format!("cannot reach session {}", record.name)))
 }
@@ -108,6 +169,7 @@ fn table(records: &[Record]) -> String {
     for record in records {
         let port = record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string());
         let state = match (record.state, record.status) {
+            _ if record.detached && record.state != State::Ended => "detached".to_owned(),
             (State::Waiting, _) => "waiting".to_owned(),
             (State::Starting, _) => "starting".to_owned(),
             (State::Running, _) => "running".to_owned(),

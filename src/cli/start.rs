@@ -58,9 +58,9 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     let id = SessionId::random();
     let footprint = launchable::footprint(config, &name, id);
     let host = if in_a_job { HostAt::Elsewhere } else { HostAt::Here };
-    let taken = launch::make_folder(&footprint.session)
-        .map_err(Failure::from)
-        .and_then(|()| Ok(Allocated::first_free(config.pods, &config.gateway.listen, &footprint.session, host)?));
+    let taken = launch::make_folder(&footprint.session).map_err(Failure::from).and_then(|()| {
+        Ok(Allocated::first_free(config.pods, &config.gateway.listen, &footprint.session, host)?)
+    });
     let pod = match taken {
         Ok(pod) => pod,
         Err(failure) => {
@@ -77,9 +77,10 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     let state = records.folder().path().to_owned();
     let mut spec = launchable::spec(&args, config, app, helper, taken, state);
     if in_a_job {
-        let batch = sources.template(&resolved).map_err(Failure::from).and_then(|template| {
-            in_job::batch_spec(&args, config, template.as_ref(), &spec.record)
-        });
+        let batch = sources
+            .template(&resolved)
+            .map_err(Failure::from)
+            .and_then(|template| in_job::batch_spec(&args, config, template.as_ref(), &spec.record));
         match batch {
             Ok(batch) => spec.batch = Some(batch),
             Err(failure) => {
@@ -88,9 +89,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
             }
         }
     }
-    // From here on Ctrl-C is a message to the session, not our end.
-    let interrupts = signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
-        .map_err(Failure::io("cannot handle signals"))?;
+    let interrupts = Follower::interrupts()?;
     let share = |lock: &Lock| lock.share().map_err(LaunchError::Spawn);
     let sockets = Sockets { ssh: pod.ssh, gateway: pod.gateway, link: pod.link };
     let launched = share(&lock).and_then(|lock| Launched::start(&spec, lock, sockets));
@@ -117,7 +116,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
 }
 
 /// The person's end of a session that has been launched.
-struct Follower<'a> {
+pub(super) struct Follower<'a> {
     output: &'a Output,
     interrupts: SignalFd,
     launched: Launched,
@@ -132,8 +131,34 @@ struct Follower<'a> {
     answered: bool,
 }
 
-impl Follower<'_> {
-    fn follow(mut self, footprint: &Footprint) -> Result<ExitCode, Failure> {
+impl<'a> Follower<'a> {
+    /// From here on Ctrl-C is a message to the session, not our end.
+    pub(super) fn interrupts() -> Result<SignalFd, Failure> {
+        signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+            .map_err(Failure::io("cannot handle signals"))
+    }
+
+    /// Of a session that goes on, under a new gateway.
+    pub(super) fn attached(
+        output: &'a Output,
+        interrupts: SignalFd,
+        launched: Launched,
+        record: &Record,
+    ) -> Self {
+        Self {
+            output,
+            interrupts,
+            launched,
+            foreground: false,
+            no_wait: false,
+            stands: String::new(),
+            name: record.name.to_string(),
+            log: record.log.clone(),
+            answered: false,
+        }
+    }
+
+    pub(super) fn follow(mut self, footprint: &Footprint) -> Result<ExitCode, Failure> {
         let mut shown = Shown::default();
         let mut interrupted = false;
         loop {

@@ -5,8 +5,14 @@ use std::{process::ExitCode, time::Duration};
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::json;
 
-use super::{Failure, args::StopArgs, output::Output, sessions::records};
+use super::{
+    Failure,
+    args::StopArgs,
+    output::Output,
+    sessions::{records, settle_jobs},
+};
 use crate::{
+    config::{Config, Overrides},
     session::{
         Lock, Record, Records, State, Which,
         control::{Client, Request},
@@ -21,11 +27,18 @@ const TEARDOWN: Duration = Duration::from_secs(25);
 
 pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure> {
     let records = records()?;
-    let chosen = choose(args, &records)?;
+    let mut chosen = choose(args, &records)?;
+    settle_jobs(&mut chosen);
+    chosen.retain(|record| record.state != State::Ended);
     let grace = args.grace.map(|span| span.duration());
     // All are asked before any is waited for.
-    let asked: Vec<_> = chosen.iter().map(|record| (record, ask(record, grace))).collect();
+    let (detached, attended): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|record| record.detached);
+    let asked: Vec<_> = attended.iter().map(|record| (record, ask(record, grace))).collect();
     let mut stopped = Vec::new();
+    for mut record in detached {
+        cancel(&mut record, &records)?;
+        stopped.push(record.name.to_string());
+    }
     for (record, asked) in asked {
         let limit = grace.unwrap_or(Duration::from_secs(600)) + TEARDOWN;
         let heard = asked.is_ok() && Lock::wait_released(&record.footprint.lock, limit);
@@ -41,6 +54,21 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     }
     output.result(&json!({ "stopped": stopped }), || stopped.join("\n"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the job of a session whose gateway is gone: Slurm gives its app what time the site's `KillWait` says.
+fn cancel(record: &mut Record, records: &Records) -> Result<(), Failure> {
+    let Some(job) = record.job.as_ref().map(|job| job.id) else { return Ok(()) };
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::Session(format!("cannot cancel job {job} of {}: {error}", record.name))
+    };
+    let config = Config::load(&Overrides::default())?.config;
+    let slurm = slurm::Slurm::find(config.slurm.programs.path()).map_err(|error| failed(&error))?;
+    slurm.cancel(job).map_err(|error| failed(&error))?;
+    record.state = State::Ended;
+    record.reason = Some(format!("its gateway was gone; its job {job} was cancelled"));
+    record.ended_at = Some(jiff::Timestamp::now());
+    Ok(records.write(record)?)
 }
 
 fn choose(args: &StopArgs, records: &Records) -> Result<Vec<Record>, Failure> {

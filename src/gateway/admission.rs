@@ -229,7 +229,9 @@ impl<D: Dial> Door<D> {
         Judgement::answer(match &*self.phase.borrow() {
             Phase::Running => return Judgement::App,
             Phase::Waiting { summary } if page => pages::waiting(&self.options.name, summary),
-            Phase::Waiting { .. } => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "no node runs the app yet"),
+            Phase::Waiting { .. } => {
+                pages::plain(StatusCode::SERVICE_UNAVAILABLE, "no node runs the app yet")
+            }
             Phase::Starting if page => pages::starting(&self.options.name),
             Phase::Starting => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "the app is starting"),
             Phase::Ended { summary } if page => pages::ended(&self.options.name, summary),

@@ -20,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Fingerprint, Identity, IdentityError, Proof,
-    hello::{Hello, Reply, Run, StreamId, VERSION, LONGEST, statement},
+    hello::{Hello, LONGEST, Reply, Run, StreamId, VERSION, statement},
     message::{hear, say},
     tls::binding,
 };
@@ -170,7 +170,8 @@ impl Gate {
         let mut stream = acceptor.accept(stream).await?;
         let (_, tls) = stream.get_ref();
         let peer = tls.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of);
-        let (peer, binding) = (peer.ok_or(io::ErrorKind::InvalidData)?, binding(tls).map_err(io::Error::other)?);
+        let (peer, binding) =
+            (peer.ok_or(io::ErrorKind::InvalidData)?, binding(tls).map_err(io::Error::other)?);
         let hello: Hello = hear(&mut stream, LONGEST).await?;
         match self.verdict(&hello, peer, &binding).await {
             Verdict::Later => say(&mut stream, &Reply::Later).await,
@@ -184,10 +185,16 @@ impl Gate {
 
     async fn verdict(&self, hello: &Hello, peer: Fingerprint, binding: &str) -> Verdict {
         if hello.version != VERSION {
-            return Verdict::Refused("another version of shlogin holds this session", "another version".to_owned());
+            return Verdict::Refused(
+                "another version of shlogin holds this session",
+                "another version".to_owned(),
+            );
         }
         if hello.session != self.session {
-            return Verdict::Refused("this is not your session's gateway", "another session's host".to_owned());
+            return Verdict::Refused(
+                "this is not your session's gateway",
+                "another session's host".to_owned(),
+            );
         }
         let held = self.held().as_ref().map(|held| (held.run.clone(), held.peer));
         if let Some((run, its)) = &held
@@ -202,13 +209,19 @@ impl Gate {
         let expected = *self.expected.borrow();
         let Some(job) = expected.job else { return Verdict::Later };
         if job != hello.run.job {
-            return Verdict::Refused("this is not the session's job", format!("job {} is not {job}", hello.run.job));
+            return Verdict::Refused(
+                "this is not the session's job",
+                format!("job {} is not {job}", hello.run.job),
+            );
         }
         let least = held.map_or(expected.restarts, |(run, _)| {
             if run.job == job { run.restarts.max(expected.restarts) } else { expected.restarts }
         });
         if hello.run.restarts < least {
-            return Verdict::Refused("the job was started anew since", "an earlier run of the job".to_owned());
+            return Verdict::Refused(
+                "the job was started anew since",
+                "an earlier run of the job".to_owned(),
+            );
         }
         Verdict::Takes
     }
@@ -221,7 +234,8 @@ impl Gate {
     ) -> io::Result<()> {
         let goes_on = {
             let held = self.held();
-            let held = held.as_ref().filter(|held| held.run.id == hello.run.id && Some(held.stream) == hello.stream);
+            let held =
+                held.as_ref().filter(|held| held.run.id == hello.run.id && Some(held.stream) == hello.stream);
             held.map(|held| (held.stream, held.connections.clone()))
         };
         if let Some((id, connections)) = goes_on {
@@ -264,7 +278,12 @@ impl Gate {
     }
 
     /// Carries a stream over one connection after the other; the newest counts.
-    async fn carry(&self, id: StreamId, mut carrier: Carrier, mut come: mpsc::Receiver<TlsStream<TcpStream>>) {
+    async fn carry(
+        &self,
+        id: StreamId,
+        mut carrier: Carrier,
+        mut come: mpsc::Receiver<TlsStream<TcpStream>>,
+    ) {
         let mut next = come.recv().await;
         while let Some(connection) = next.take() {
             self.carried.send_replace(true);

@@ -12,7 +12,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Identity, IdentityError, Prover, Rendezvous, RendezvousError,
-    hello::{Hello, Reply, Run, StreamId, VERSION, LONGEST, statement},
+    hello::{Hello, LONGEST, Reply, Run, StreamId, VERSION, statement},
     message::{hear, say},
     tls::{binding, server_name},
 };
@@ -105,7 +105,10 @@ impl Dialler {
                 Err(error) => {
                     tracing::debug!(%error, "no gateway");
                     if !ever && begun.elapsed() > self.patience {
-                        return Err(DialError::NobodyAnswers { patience: self.patience, last: error.to_string() });
+                        return Err(DialError::NobodyAnswers {
+                            patience: self.patience,
+                            last: error.to_string(),
+                        });
                     }
                 }
             }
@@ -132,7 +135,8 @@ impl Dialler {
                 }
             };
             let run = self.run.clone();
-            say(&mut tls, &Hello { version: VERSION, session: meet.session, run, credential, stream }).await?;
+            say(&mut tls, &Hello { version: VERSION, session: meet.session, run, credential, stream })
+                .await?;
             let reply: Reply = hear(&mut tls, LONGEST).await?;
             Ok::<_, io::Error>((reply, tls))
         };

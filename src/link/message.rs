@@ -9,10 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 ///
 /// # Errors
 /// Where the stream breaks or ends, or what comes is too long or no such message.
-pub async fn hear<M: DeserializeOwned>(
-    stream: &mut (impl AsyncRead + Unpin),
-    longest: u32,
-) -> io::Result<M> {
+pub async fn hear<M: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin), longest: u32) -> io::Result<M> {
     let len = stream.read_u32().await?;
     if len > longest {
         return Err(io::ErrorKind::InvalidData.into());

@@ -41,7 +41,8 @@ impl Proof {
                 let credential = credential.ok_or("it has no MUNGE credential")?;
                 let munge = munge.clone();
                 let decoded = spawn_blocking(move || munge.decode(&credential)).await;
-                let decoded = decoded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                let decoded =
+                    decoded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
                 let own = nix::unistd::geteuid().as_raw();
                 if decoded.uid != own {
                     return Err(format!("its credential is of user {}, not of {own}", decoded.uid));

@@ -121,7 +121,10 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Pem`].
     pub fn from_pem(text: &[u8]) -> Result<Self, IdentityError> {
-        Ok(Self { certificate: CertificateDer::from_pem_slice(text)?, key: PrivateKeyDer::from_pem_slice(text)? })
+        Ok(Self {
+            certificate: CertificateDer::from_pem_slice(text)?,
+            key: PrivateKeyDer::from_pem_slice(text)?,
+        })
     }
 
     /// What the other end knows it by.

@@ -29,6 +29,8 @@ pub struct BatchSpec {
     pub outbound: OutboundHelper,
     /// Where private folders go, on the node.
     pub scratch: PathBuf,
+    /// The job that is there already: another gateway had it.
+    pub resume: Option<JobRecord>,
 }
 
 /// Whether to use MUNGE.

@@ -20,9 +20,17 @@ impl LogPump {
     /// Starts it. Returns the pipe's end for the app and the log's length as it grows (it falls to 0 where the log was
     /// rotated: at `max` bytes it becomes `log.1`).
     pub(super) fn start(path: &Path, max: u64) -> io::Result<(Self, File, watch::Receiver<u64>)> {
+        Self::into(Log::create(path, max)?)
+    }
+
+    /// The same, to a log that another process may have begun.
+    pub(super) fn go_on(path: &Path, max: u64) -> io::Result<(Self, File, watch::Receiver<u64>)> {
+        Self::into(Log::create_or_append(path, max)?)
+    }
+
+    fn into(log: Log) -> io::Result<(Self, File, watch::Receiver<u64>)> {
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
-        let log = Log::create(path, max)?;
-        let (sender, len) = watch::channel(0);
+        let (sender, len) = watch::channel(log.len);
         let thread = thread::Builder::new()
             .name("log".to_owned())
             .stack_size(64 * 1024)

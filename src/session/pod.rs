@@ -203,12 +203,16 @@ mod tests {
         let folder = Path::new("/nonexistent");
         let any = Allocated::first_free(range, &Listen::All, folder, HostAt::Here).unwrap();
         let local =
-            Allocated::first_free(range, &Listen::Address(Ipv4Addr::LOCALHOST.into()), folder, HostAt::Here).unwrap();
+            Allocated::first_free(range, &Listen::Address(Ipv4Addr::LOCALHOST.into()), folder, HostAt::Here)
+                .unwrap();
         let third = Allocated::first_free(range, &Listen::All, folder, HostAt::Here).unwrap();
         let mut numbers = [any.pod, local.pod, third.pod].map(PodNumber::value);
         numbers.sort_unstable();
         assert_eq!(numbers, [1, 2, 3]);
-        assert!(matches!(Allocated::first_free(range, &Listen::All, folder, HostAt::Here), Err(PodError::NoneFree { .. })));
+        assert!(matches!(
+            Allocated::first_free(range, &Listen::All, folder, HostAt::Here),
+            Err(PodError::NoneFree { .. })
+        ));
         assert!(std::net::TcpListener::bind(("127.0.0.1", range.ssh_port(any.pod))).is_err());
         drop(local);
         let again = Allocated::first_free(range, &Listen::All, folder, HostAt::Here).unwrap();

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{JobRecord, Lock};
 use crate::{
-    config::paths::{Durability, FolderError, PrivateFolder},
+    config::{
+        node_name,
+        paths::{Durability, FolderError, PrivateFolder},
+    },
     sandbox::Footprint,
     sys::process::{Exit, start_ticks},
     words::{Isolation, Network, PodNumber, RuntimeKind, SessionId, SessionName, TmpMode},
@@ -90,6 +93,12 @@ pub struct Record {
     /// Its ssh server; none in records of earlier versions, and before it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshRecord>,
+    /// The node of its gateway; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Its job goes on, and its gateway is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
     /// The Slurm job in which it runs; none on this node itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRecord>,
@@ -195,6 +204,25 @@ impl Records {
         Ok(found)
     }
 
+    /// Those of this user's other nodes as well, where homes are shared. What cannot be read there is passed over.
+    ///
+    /// # Errors
+    /// As [`RecordsError`], of this node's.
+    pub fn everywhere(&self) -> Result<Vec<Record>, RecordsError> {
+        let mut found = self.all()?;
+        let own = self.state.path();
+        for entry in own.parent().and_then(|all| fs::read_dir(all).ok()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path != own
+                && let Ok(Some(other)) = PrivateFolder::existing(&path)
+            {
+                found.extend(Self::open(other).all().unwrap_or_default());
+            }
+        }
+        found.sort_by_key(|record| record.started_at);
+        Ok(found)
+    }
+
     /// The one that `name` means: a live session of this name, else the only live one whose name begins so, else, with
     /// `ended`, the same among the ended ones (the newest of one name).
     ///
@@ -202,6 +230,9 @@ impl Records {
     /// As [`RecordsError`].
     pub fn find(&self, name: &str, which: Which) -> Result<Record, RecordsError> {
         let all = self.all()?;
+        // Those of other nodes count where this one has none of that name.
+        let here = |record: &&Record| record.name.as_str() == name || record.id.to_string() == name;
+        let all = if all.iter().any(|record| here(&record)) { all } else { self.everywhere()? };
         let (live, ended): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|record| record.state != State::Ended);
         if let Some(record) = pick(&live, name)? {
@@ -256,7 +287,11 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
     }
     // It may have ended between the two looks.
     let mut record = read(folder).ok().flatten().unwrap_or(record);
-    if record.state != State::Ended {
+    if record.state != State::Ended && record.job.is_some() {
+        // What it leads to is not here: of that, Slurm has the last word.
+        record.detached = true;
+        let _ = remove_leftovers(&record);
+    } else if record.state != State::Ended {
         record.state = State::Ended;
         record.reason = Some("it was cut off: its supervisor was killed, or the node restarted".to_owned());
         record.ended_at = Some(Timestamp::now());
@@ -269,6 +304,10 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
 
 /// Whether a session lives: its lock is held, wherever it was when it was started, or its supervisor is there.
 fn lives(record: &Record) -> bool {
+    // Of another node's processes, nothing can be said here.
+    if record.node.as_deref().is_some_and(|node| node != node_name().as_str()) {
+        return true;
+    }
     // From within a session (or another container) neither locks nor process numbers mean what they mean outside.
     if record.pid_namespace != pid_namespace() {
         return true;

@@ -1,12 +1,15 @@
 //! All that a supervisor is told: it exists only if it can be launched.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, io, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{BatchSpec, Record};
 use crate::{
-    config::{AccessLog, Ssh},
+    config::{
+        AccessLog, Ssh,
+        paths::{Durability, PrivateFolder},
+    },
     host::{AppSpec, Link, LocalHost, Target},
     sandbox::SandboxSpec,
     words::{Isolation, SessionId, SessionName, TmpMode},
@@ -29,6 +32,35 @@ pub struct SessionSpec {
     pub ssh: Ssh,
     /// The Slurm job in which it is to run; here, without.
     pub batch: Option<BatchSpec>,
+}
+
+/// What of a session is kept while it lives, for another gateway to take over.
+const SAVED: &str = "session.json";
+
+impl SessionSpec {
+    /// Keeps it in the session's folder of records: all but the environment in which it was started, which may hold secrets of
+    /// the person's, and which whoever takes over has of her own.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn save_in(&self, folder: &PrivateFolder) -> io::Result<()> {
+        let mut text = serde_json::to_value(self)?;
+        if let Some(env) = text.pointer_mut("/work/app/env") {
+            *env = serde_json::Value::Array(Vec::new());
+        }
+        folder.write(SAVED, &serde_json::to_vec(&text)?, Durability::Lasting).map_err(io::Error::other)
+    }
+
+    /// One that was kept, with this process's environment.
+    ///
+    /// # Errors
+    /// Where there is none, or one of another version.
+    pub fn saved_in(folder: &PrivateFolder) -> io::Result<Self> {
+        let text = folder.read(SAVED).map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
+        let mut spec: Self = serde_json::from_slice(&text)?;
+        spec.work.app.env = std::env::vars_os().collect();
+        Ok(spec)
+    }
 }
 
 /// What a session does, on whichever machine: its sandbox and its app.

@@ -16,7 +16,7 @@ use super::{
     forward::{is_localhost, loopback, relay},
 };
 use crate::{
-    host::{AppStream, InsideListener, Host},
+    host::{AppStream, Host, InsideListener},
     sandbox::protocol::Endpoint,
 };
 

@@ -25,7 +25,7 @@ use super::{
     signals,
 };
 use crate::{
-    host::{HostError, Invocation, Host, Started},
+    host::{Host, HostError, Invocation, Started},
     sys::{process::Exit, spawn::Streams},
     words::Size,
 };
@@ -152,11 +152,7 @@ struct Ours {
     stderr: Source,
 }
 
-async fn start(
-    host: &Host,
-    what: What,
-    env: &[(OsString, OsString)],
-) -> Result<(Started, Ours), HostError> {
+async fn start(host: &Host, what: What, env: &[(OsString, OsString)]) -> Result<(Started, Ours), HostError> {
     let (ours, theirs) =
         pipes().map_err(|source| HostError::Spawn { program: "a pipe".to_owned(), source })?;
     let started = match what {

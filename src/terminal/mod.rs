@@ -28,7 +28,7 @@ use nix::{pty::Winsize, sys::termios::Termios};
 use tokio::sync::watch;
 
 use crate::{
-    host::{HostError, Invocation, Host},
+    host::{Host, HostError, Invocation},
     sys::{spawn::Streams, terminal},
     words::Size,
 };

@@ -15,7 +15,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use nginx_free::trunk::{Asked, Channel};
 use nix::{fcntl::OFlag, pty::Winsize, sys::signal::Signal, unistd::pipe2};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{
     Answer, Ask, DIAL, LISTEN, RUN, TAKE, TELL, from_request_path, listening,
@@ -30,6 +33,8 @@ use crate::{
 
 /// What is read of a terminal after its program has ended: one that goes on in the background could write for ever.
 const LAST_WORDS: usize = 64;
+/// How long a gateway may take to close a channel over which all was said.
+const CLOSING: Duration = Duration::from_secs(30);
 /// Packets of a program's that wait for the trunk.
 const UNDER_WAY: usize = 2;
 
@@ -174,8 +179,12 @@ impl Reach {
         outgoing.say(&Answer::Started { id }).await?;
         let (ended, exit) = watch::channel(None);
         tokio::spawn(async move { ended.send(Some(started.exit().await.ok())) });
-        let whole = attend(incoming, outgoing, ours, told, exit.clone()).await;
+        let whole = attend(&mut incoming, outgoing, ours, told, exit.clone()).await;
         drop(known);
+        if whole {
+            // The gateway closes first: a channel that is dropped here could overtake what was said last.
+            let _ = timeout(CLOSING, async { while let Ok(Some(_)) = incoming.next().await {} }).await;
+        }
         if !whole && exit.borrow().is_none() {
             // Where the sandbox has ended, so has the program.
             let _ = self.host.hang_up(id, exited(exit)).await;
@@ -239,7 +248,7 @@ impl Ours {
 
 /// Relays a program's streams until it has ended and has said all, or until the channel breaks. Whether it did not.
 async fn attend(
-    mut incoming: Incoming,
+    incoming: &mut Incoming,
     mut outgoing: Outgoing,
     ours: Ours,
     mut told: mpsc::Receiver<Told>,

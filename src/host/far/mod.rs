@@ -53,13 +53,29 @@ const TAKE: &str = "shlogin-take";
 /// What a gateway asks.
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
-    Run { what: Invocation, env: Vec<(OsString, OsString)>, terminal: Option<Tty> },
+    Run {
+        what: Invocation,
+        env: Vec<(OsString, OsString)>,
+        terminal: Option<Tty>,
+    },
     Sftp,
-    Signal { id: u64, signal: i32 },
-    Resize { id: u64, rows: u16, cols: u16 },
+    Signal {
+        id: u64,
+        signal: i32,
+    },
+    Resize {
+        id: u64,
+        rows: u16,
+        cols: u16,
+    },
     /// Nobody reads its output, or with `errors` its errors, any more.
-    Deaf { id: u64, errors: bool },
-    Listen { at: Endpoint },
+    Deaf {
+        id: u64,
+        errors: bool,
+    },
+    Listen {
+        at: Endpoint,
+    },
 }
 
 /// What a host answers.
@@ -97,9 +113,7 @@ impl From<HostError> for Refusal {
 impl From<Refusal> for HostError {
     fn from(refusal: Refusal) -> Self {
         match refusal.spawn {
-            Some((program, errno)) => {
-                Self::Spawn { program, source: io::Error::from_raw_os_error(errno) }
-            }
+            Some((program, errno)) => Self::Spawn { program, source: io::Error::from_raw_os_error(errno) },
             None => Self::Sandbox(refusal.why),
         }
     }

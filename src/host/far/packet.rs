@@ -157,7 +157,12 @@ mod tests {
     #[test]
     fn packets_come_out_as_they_went_in_however_they_are_cut() {
         let mut sent = BytesMut::new();
-        let all = [(Kind::Message, &b"{}"[..]), (Kind::Input, b""), (Kind::Output, &[7; 70_000]), (Kind::Errors, b"x")];
+        let all = [
+            (Kind::Message, &b"{}"[..]),
+            (Kind::Input, b""),
+            (Kind::Output, &[7; 70_000]),
+            (Kind::Errors, b"x"),
+        ];
         for (kind, bytes) in all {
             Codec.encode(Packet { kind, bytes: Bytes::from_static(bytes) }, &mut sent).unwrap();
         }

@@ -95,7 +95,9 @@ async fn show(
             Kind::Output => 0,
             Kind::Errors => 1,
             Kind::Message => {
-                if let (Ok(Answer::Exited { exit: Some(exit) }), Some(exited)) = (packet.message(), exited.take()) {
+                if let (Ok(Answer::Exited { exit: Some(exit) }), Some(exited)) =
+                    (packet.message(), exited.take())
+                {
                     // Whoever does not wait for it has gone.
                     let _ = exited.send(exit);
                 }

@@ -53,7 +53,8 @@ impl Side {
         let count = match self {
             Self::File(file) => file.read(&mut buffer).await?,
             Self::Ready(fd) => {
-                let read = fd.async_io(Interest::READABLE, |fd| Ok(nix::unistd::read(fd, &mut buffer)?)).await;
+                let read =
+                    fd.async_io(Interest::READABLE, |fd| Ok(nix::unistd::read(fd, &mut buffer)?)).await;
                 match read {
                     Err(error) if error.raw_os_error() == Some(libc::EIO) => 0,
                     other => other?,
@@ -86,7 +87,8 @@ impl Side {
             }
             Self::Ready(fd) => {
                 while !bytes.is_empty() {
-                    let wrote = fd.async_io(Interest::WRITABLE, |fd| Ok(nix::unistd::write(fd, bytes)?)).await?;
+                    let wrote =
+                        fd.async_io(Interest::WRITABLE, |fd| Ok(nix::unistd::write(fd, bytes)?)).await?;
                     bytes = bytes.get(wrote..).unwrap_or_default();
                 }
                 Ok(())

@@ -77,6 +77,8 @@ pub enum End {
     NotSubmitted(String),
     /// Slurm has ended its job.
     Job(String),
+    /// Another gateway has its job now.
+    TakenOver,
     /// Anything else.
     Broken(String),
 }
@@ -87,6 +89,7 @@ impl std::fmt::Display for End {
             Self::App(exit) => write!(f, "its app ended with {exit}"),
             Self::Stopped(Some(exit)) => write!(f, "it was stopped; its app ended with {exit}"),
             Self::Stopped(None) => f.write_str("it was stopped"),
+            Self::TakenOver => f.write_str("another gateway has taken it over"),
             Self::Timeout { after, listening } if listening.is_empty() => {
                 write!(f, "its app opened no port within {after} s")
             }

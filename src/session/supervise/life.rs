@@ -75,7 +75,8 @@ impl<'a> Session<'a> {
         let io = |record: &Record, error: io::Error| broken(record, error.to_string());
         let launcher = launcher.try_clone().and_then(Channel::new).map_err(|error| io(&record, error))?;
         let keeper = Channel::new(to_keeper).map_err(|error| io(&record, error))?;
-        let link = Link::open(to_init, spec.work.sandbox.resolvers.clone()).map_err(|error| io(&record, error))?;
+        let link =
+            Link::open(to_init, spec.work.sandbox.resolvers.clone()).map_err(|error| io(&record, error))?;
         let (endpoint, endpoint_seen) = watch::channel(None);
         let base_url = door::base_url(&spec, &record);
         let host = Arc::new(spec.work.host(link, record.id, &record.name, &base_url));

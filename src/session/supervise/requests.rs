@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
-    host::{Channel, HostError, Invocation, Host, Started},
+    host::{Channel, Host, HostError, Invocation, Started},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
     ssh::Server,

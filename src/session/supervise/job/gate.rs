@@ -67,10 +67,11 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     let state = PrivateFolder::open_or_make(&spec.state).map_err(|error| error.to_string())?;
     let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
     let records = Records::open(state);
-    let diagnostics =
-        Log::create_or_append(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS).map_err(failed("opening its log"))?;
+    let diagnostics = Log::create_or_append(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS)
+        .map_err(failed("opening its log"))?;
     let later = Later::default();
     subscribe(&later, spec.gateway.access_log);
+    spec.save_in(&folder).map_err(failed("keeping what it was started with"))?;
     rights::drop_capabilities().map_err(failed("dropping capabilities"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed("starting its runtime"))?;
@@ -78,13 +79,21 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     record.pid = std::process::id();
     record.pid_began = process::start_ticks(nix::unistd::Pid::this()).ok();
     let log = record.log.clone();
-    let (pump, output, log_len) = LogPump::start(&record.log, spec.max_log)
+    let (pump, output, log_len) = LogPump::go_on(&record.log, spec.max_log)
         .map_err(|error| format!("cannot write {}: {error}", record.log.display()))?;
     let writer = later.bring_to(diagnostics).map_err(failed("starting a thread"))?;
     let (end, record) = runtime.block_on(async {
         let opened = open(&spec, &folder, born.link);
         match opened.and_then(|opened| {
-            Gate::open(spec, record.clone(), &records, opened, (born.launcher, born.ssh, born.listener), output, log_len)
+            Gate::open(
+                spec,
+                record.clone(),
+                &records,
+                opened,
+                (born.launcher, born.ssh, born.listener),
+                output,
+                log_len,
+            )
         }) {
             Ok(gate) => gate.live().await,
             Err(why) => {
@@ -120,9 +129,10 @@ fn open(spec: &SessionSpec, folder: &PrivateFolder, listener: OwnedFd) -> Result
         patience: batch.startup_timeout.as_secs(),
     };
     meet.write(folder).map_err(|error| error.to_string())?;
+    let folder = PrivateFolder::existing(folder.path()).ok().flatten().ok_or("its folder is gone")?;
     let (expected, wanted) = watch::channel(Expected::default());
     let links = links(listener, &spec.record, &identity, proof, wanted)?;
-    Ok(Opened { slurm, links, expected })
+    Ok(Opened { slurm, links, expected, meet, folder })
 }
 
 fn links(
@@ -148,7 +158,8 @@ fn proof(
     if batch.munge == MungeUse::Off {
         return key();
     }
-    let socket = batch.munge_socket.clone().or_else(|| slurm.config().ok().and_then(|site| site.munge_socket));
+    let socket =
+        batch.munge_socket.clone().or_else(|| slurm.config().ok().and_then(|site| site.munge_socket));
     let munge = Munge::find(None).map_err(|error| error.to_string()).and_then(|munge| {
         let munge = socket.clone().map_or(munge.clone(), |socket| munge.with_socket(socket));
         munge.encode(b"shlogin", None, Duration::from_secs(60)).map_err(|error| error.to_string())?;
@@ -156,7 +167,9 @@ fn proof(
     });
     match munge {
         Ok(munge) => Ok((Proof::Munge(munge), socket)),
-        Err(why) if batch.munge == MungeUse::Require => Err(format!("MUNGE is required, and does not work: {why}")),
+        Err(why) if batch.munge == MungeUse::Require => {
+            Err(format!("MUNGE is required, and does not work: {why}"))
+        }
         Err(why) => {
             tracing::info!("no MUNGE ({why}): the job's host gets a key in a file");
             key()

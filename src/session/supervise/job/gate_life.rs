@@ -17,9 +17,10 @@ use super::{
     wire::{Begin, Cause, FromHost},
 };
 use crate::{
+    config::paths::PrivateFolder,
     gateway::Phase,
     host::{Channel, Dialer, FarHost, Host},
-    link::{Expected, Linked, Links, RunId},
+    link::{Expected, Linked, Links, Rendezvous, RunId},
     sandbox::protocol::Endpoint,
     session::{
         BatchSpec, JobRecord, Record, Records, SessionSpec, State,
@@ -45,13 +46,17 @@ const VERDICT: Duration = Duration::from_secs(60);
 /// How long a job may take to go when its host has.
 const GOING: Duration = Duration::from_secs(10);
 /// When to tell the owner how much time is left.
-const WARNINGS: [Duration; 3] = [Duration::from_secs(30 * 60), Duration::from_secs(10 * 60), Duration::from_secs(2 * 60)];
+const WARNINGS: [Duration; 3] =
+    [Duration::from_secs(30 * 60), Duration::from_secs(10 * 60), Duration::from_secs(2 * 60)];
 
 /// What was opened before the session.
 pub(super) struct Opened {
     pub(super) slurm: Slurm,
     pub(super) links: Links,
     pub(super) expected: watch::Sender<Expected>,
+    /// What hosts read, and where.
+    pub(super) meet: Rendezvous,
+    pub(super) folder: PrivateFolder,
 }
 
 /// A session whose app is elsewhere.
@@ -172,6 +177,11 @@ impl<'a> Gate<'a> {
     pub(super) async fn live(mut self) -> (End, Record) {
         let end = self.until_the_end().await;
         let why = end.to_string();
+        if end == End::TakenOver {
+            // Job, record and folder are the other's.
+            tokio::join!(self.door.close(&why), self.ssh.close());
+            return (end, self.record);
+        }
         self.end_job(&end).await;
         tokio::join!(self.door.close(&why), self.ssh.close());
         put_down(&mut self.record, &end);
@@ -186,11 +196,18 @@ impl<'a> Gate<'a> {
         let mut log_len = self.log_len.clone();
         let mut renewed = Box::pin(self.door.renewed());
         let (mut linked, mut carried) = (self.opened.links.linked(), self.opened.links.carried());
-        let mut submitting = Some(self.submit());
+        let mut submitting = match self.batch.resume.take() {
+            Some(job) => {
+                self.watch(job);
+                None
+            }
+            None => Some(self.submit()),
+        };
         let mut ticks = interval(Duration::from_secs(5));
         self.waits();
         loop {
-            let impatient = [self.ending, self.left.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
+            let impatient =
+                [self.ending, self.left.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
             let news = tokio::select! {
                 submitted = submitted(&mut submitting) => News::Submitted(submitted),
                 Some(job) = next_job(&mut self.job) => News::Job(Box::new(job)),
@@ -258,7 +275,7 @@ impl<'a> Gate<'a> {
                 News::Impatient => self.lose_patience(),
                 News::Tick => {
                     self.warn();
-                    None
+                    (!self.still_ours()).then_some(End::TakenOver)
                 }
             };
             if let Some(end) = end {
@@ -277,9 +294,13 @@ impl<'a> Gate<'a> {
     }
 
     fn submitted(&mut self, id: JobId) {
-        let job = JobRecord::new(id);
-        self.opened.expected.send_replace(Expected { job: Some(id.number()), restarts: 0 });
-        self.job = Some(Watch::begin(self.opened.slurm.clone(), id));
+        self.watch(JobRecord::new(id));
+    }
+
+    /// From here on this is its job.
+    fn watch(&mut self, job: JobRecord) {
+        self.opened.expected.send_replace(Expected { job: Some(job.id.number()), restarts: job.restarts });
+        self.job = Some(Watch::begin(self.opened.slurm.clone(), job.id));
         self.record.job = Some(job);
         self.write();
         self.show_where_it_stands();
@@ -327,7 +348,12 @@ impl<'a> Gate<'a> {
             return End::Stopped(None);
         }
         let id = job.id;
-        let node = self.record.job.as_ref().and_then(|job| job.node.clone()).unwrap_or_else(|| "its node".to_owned());
+        let node = self
+            .record
+            .job
+            .as_ref()
+            .and_then(|job| job.node.clone())
+            .unwrap_or_else(|| "its node".to_owned());
         let what = match job.state {
             JobState::Cancelled => format!("its job {id} was cancelled"),
             JobState::Timeout => format!("its job {id} reached its time limit"),
@@ -413,7 +439,9 @@ impl<'a> Gate<'a> {
             FromHost::Answers(endpoint) => self.answers(endpoint).await.err(),
             FromHost::Ended { end, cause: Cause::Own, .. } => Some(end),
             FromHost::Ended { end, cause: Cause::Limit, .. } => Some(match end {
-                End::Stopped(Some(exit)) => End::Job(format!("its job's time was over; its app ended with {exit}")),
+                End::Stopped(Some(exit)) => {
+                    End::Job(format!("its job's time was over; its app ended with {exit}"))
+                }
                 _ => End::Job("its job's time was over".to_owned()),
             }),
             FromHost::Ended { end, cause: Cause::Slurm, .. } if self.ending.is_some() => Some(end),
@@ -468,7 +496,9 @@ impl<'a> Gate<'a> {
 
     /// Leaves no job behind. One whose host has ended goes by itself, as a rule.
     async fn end_job(&mut self, end: &End) {
-        let (Some(watch), Some(id)) = (&mut self.job, self.record.job.as_ref().map(|job| job.id)) else { return };
+        let (Some(watch), Some(id)) = (&mut self.job, self.record.job.as_ref().map(|job| job.id)) else {
+            return;
+        };
         let host_ended = self.far.is_some() && !matches!(end, End::Stopped(None));
         let gone = |state: JobState| state.is_ended() || state == JobState::Completing;
         watch.interest(Interest::Waiting);
@@ -513,7 +543,9 @@ impl<'a> Gate<'a> {
     fn show_where_it_stands(&mut self) {
         if self.record.state == State::Waiting {
             let summary = self.record.job.as_ref().map(|job| job.summary(Timestamp::now()));
-            self.door.phase(Phase::Waiting { summary: summary.unwrap_or_else(|| "its job is being submitted".to_owned()) });
+            self.door.phase(Phase::Waiting {
+                summary: summary.unwrap_or_else(|| "its job is being submitted".to_owned()),
+            });
         }
         if self.attached && self.record.job.is_some() && self.record.state != State::Running {
             // One that does not read must not hold the session up.
@@ -523,7 +555,9 @@ impl<'a> Gate<'a> {
 
     /// Tells the owner, wherever she looks, how much time is left.
     fn warn(&mut self) {
-        let Some(left) = self.record.job.as_ref().and_then(|job| job.time_left(Timestamp::now())) else { return };
+        let Some(left) = self.record.job.as_ref().and_then(|job| job.time_left(Timestamp::now())) else {
+            return;
+        };
         let due = WARNINGS.iter().filter(|warning| left <= **warning).count();
         if due > self.warned {
             let text = format!("{} left of this job's time", span(left));
@@ -533,6 +567,12 @@ impl<'a> Gate<'a> {
         }
         // Less than before where it was given more time.
         self.warned = due;
+    }
+
+    /// Whether hosts still find this gateway, and not one that has taken over.
+    fn still_ours(&self) -> bool {
+        // What cannot be read at the moment says nothing.
+        Rendezvous::read(&self.opened.folder).map_or(true, |meet| meet == self.opened.meet)
     }
 
     async fn tell(&self, news: &ToLauncher) {

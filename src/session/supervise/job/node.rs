@@ -34,7 +34,8 @@ use crate::{
     config::{node_name, paths::PrivateFolder},
     host::{Channel as Socket, Link, LocalHost, Reach},
     link::{
-        DialError, Dialler, Identity, IdentityError, Prover, Rendezvous, RendezvousError, Run, RunId, kept_host_key,
+        DialError, Dialler, Identity, IdentityError, Prover, Rendezvous, RendezvousError, Run, RunId,
+        kept_host_key,
         message::{hear, say},
     },
     sandbox::{Footprint, protocol},
@@ -96,7 +97,8 @@ fn host() -> Result<ExitCode, HostFailure> {
     // It holds the session's keys: no other process of this user may look in.
     prctl::set_dumpable(false).map_err(|errno| HostFailure::Io("closing its memory", errno.into()))?;
     prctl::set_child_subreaper(true).map_err(|errno| HostFailure::Io("adopting orphans", errno.into()))?;
-    process::raise_descriptor_limit().map_err(|error| HostFailure::Io("raising the number of descriptors", error))?;
+    process::raise_descriptor_limit()
+        .map_err(|error| HostFailure::Io("raising the number of descriptors", error))?;
     let dialler = dialler(&folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| HostFailure::Io("starting its runtime", error))?;
@@ -314,7 +316,8 @@ impl Node<'_> {
         self.done.keeper = Some(keeper);
         // What strangers' bytes come to has no rights but its user's.
         rights::drop_capabilities().map_err(broken("dropping capabilities"))?;
-        let link = Link::open(to_init, work.sandbox.resolvers.clone()).map_err(broken("hearing from init"))?;
+        let link =
+            Link::open(to_init, work.sandbox.resolvers.clone()).map_err(broken("hearing from init"))?;
         let keeper = Socket::new(to_keeper).map_err(broken("hearing from the keeper"))?;
         let host: Arc<LocalHost> = Arc::new(work.host(link, id, &name, &base_url));
         // Set once: a second beginning is not heard.

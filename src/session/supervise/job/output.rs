@@ -85,7 +85,7 @@ impl Output {
         *self.end.borrow()
     }
 
-    /// Writes all that was and is said to a gate, until that is gone.
+    /// Writes to a gate the number of the first byte that it gets, and then all that was and is said, until that is gone.
     ///
     /// # Errors
     /// Where it is.
@@ -95,6 +95,7 @@ impl Output {
             LogFrom::New => self.state().new,
             LogFrom::Byte(at) => at,
         };
+        to.write_u64(at).await?;
         loop {
             let (lost, bytes) = self.piece(at);
             if lost > 0 {
@@ -138,7 +139,7 @@ mod tests {
         file.write_all(b"one\n").unwrap();
         let hear = async |from, want: &str| {
             let (mut ours, mut theirs) = tokio::io::duplex(1024);
-            let mut got = vec![0; want.len()];
+            let mut got = vec![0; 8 + want.len()];
             let read = tokio::time::timeout(Duration::from_secs(5), async {
                 tokio::select! {
                     error = output.send(from, &mut ours) => panic!("{error:?}"),
@@ -146,11 +147,12 @@ mod tests {
                 }
             });
             read.await.unwrap();
-            assert_eq!(String::from_utf8(got).unwrap(), want);
+            assert_eq!(String::from_utf8(got.split_off(8)).unwrap(), want);
+            u64::from_be_bytes(got.try_into().unwrap())
         };
-        hear(LogFrom::New, "one\n").await;
+        assert_eq!(hear(LogFrom::New, "one\n").await, 0);
         file.write_all(b"two\n").unwrap();
-        hear(LogFrom::New, "two\n").await;
+        assert_eq!(hear(LogFrom::New, "two\n").await, 4);
         hear(LogFrom::Byte(1), "ne\ntwo\n").await;
         output.take(&vec![b'x'; KEPT]);
         hear(LogFrom::Byte(0), "\n[shlogin: 8 bytes were lost here]\nxxx").await;

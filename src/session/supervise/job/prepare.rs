@@ -84,24 +84,14 @@ fn prepare_app(app: &mut AppSpec, node: &str) -> Result<(), NotHere> {
 }
 
 /// What a job's environment says about the job, and nothing about the person: it wins.
-const OF_THE_JOB: [&str; 11] = [
-    "SLURM_",
-    "SLURMD_",
-    "CUDA_",
-    "NVIDIA_",
-    "ROCR_",
-    "HIP_",
-    "ZE_",
-    "GPU_",
-    "ONEAPI_",
-    "PMI",
-    "PMIX_",
-];
+const OF_THE_JOB: [&str; 11] =
+    ["SLURM_", "SLURMD_", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "ZE_", "GPU_", "ONEAPI_", "PMI", "PMIX_"];
 
 /// The login node's environment as it is here: what the job says of itself on top, and all that only the job has, such as
 /// what a site's prolog sets. The login node's own name is not this one's.
 fn merged(login: Vec<(OsString, OsString)>, job: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    let of_the_job = |name: &OsStr| OF_THE_JOB.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
+    let of_the_job =
+        |name: &OsStr| OF_THE_JOB.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
     let mut env: Vec<_> =
         login.into_iter().filter(|(name, _)| !of_the_job(name) && name != "HOSTNAME").collect();
     for (name, value) in job {
