@@ -1,8 +1,10 @@
 //! From `start --slurm` to a job that can be submitted: its options and script, and how its host finds its way back.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
+use jiff::Timestamp;
 use nix::ifaddrs::getifaddrs;
+use slurm::{Allocation, Slurm};
 
 use super::{
     Failure,
@@ -11,7 +13,8 @@ use super::{
 };
 use crate::{
     config::{Config, HostChoice, Munge, TemplateText, host_name, node_name},
-    session::{BatchSpec, MungeUse, Record},
+    host::AppSpec,
+    session::{BatchSpec, JobRecord, MungeUse, Record, surroundings},
 };
 
 /// The job of a session. Its record says where the session's folder is.
@@ -43,6 +46,35 @@ pub(super) fn batch_spec(
         scratch: config.scratch.to_path_buf(),
         resume: None,
     })
+}
+
+/// How long Slurm may take to tell when a job ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The job within which this very command runs, if it does: the session ends with it at the latest, and has its devices.
+pub(super) fn surrounding(app: &mut AppSpec, config: &Config) -> Option<JobRecord> {
+    // Variables that say something else are somebody's own affair: no job is known then.
+    let allocation = Allocation::of(std::env::vars_os()).ok().flatten()?;
+    if let Some(container) = &mut app.container {
+        surroundings::add_devices(container, &app.env);
+    }
+    let mut record = JobRecord {
+        state: slurm::State::Running,
+        partition: allocation.partition,
+        restarts: allocation.restarts,
+        ..JobRecord::new(allocation.job)
+    };
+    // Older versions tell a job of its end only when asked; one that does not answer must not keep a session from starting.
+    let slurm = Slurm::find(config.slurm.programs.path());
+    if let Ok(job) =
+        slurm.map_err(drop).and_then(|slurm| slurm.with_deadline(PATIENCE).job(allocation.job).map_err(drop))
+    {
+        record.update(&job);
+        record.state = slurm::State::Running;
+    }
+    record.node = Some(node_name().as_str().to_owned());
+    record.ends_at = record.ends_at.or_else(|| Timestamp::from_second(allocation.ends_at?).ok());
+    Some(record)
 }
 
 /// By what compute nodes may reach this one: what is configured, else its names and then all its addresses but those that

@@ -209,6 +209,7 @@ pub(super) fn spec(
         node: Some(node_name().as_str().to_owned()),
         detached: false,
         job: None,
+        within: None,
         runtime: app.runtime(),
         image: args.image.clone(),
         command: app.args.iter().map(|word| word.to_string_lossy().into_owned()).collect(),

@@ -206,6 +206,9 @@ fn details(record: &Record) -> String {
         ("started", record.started_at.to_string()),
         ("log", record.log.display().to_string()),
     ];
+    if let Some(job) = &record.within {
+        lines.push(("within", job.summary(jiff::Timestamp::now())));
+    }
     if let Some(job) = &record.job {
         lines.push(("job", job.summary(jiff::Timestamp::now())));
         lines.extend(job.partition.clone().map(|partition| ("partition", partition)));

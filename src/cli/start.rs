@@ -53,7 +53,8 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     let in_a_job = args.slurm.slurm;
     // In a job, what gives it a network is the node's.
     let helper = if in_a_job { None } else { launchable::helper(config)? };
-    let app = launchable::app(&args, config)?;
+    let mut app = launchable::app(&args, config)?;
+    let within = if in_a_job { None } else { in_job::surrounding(&mut app, config) };
     let (name, lock) = launchable::name(&args)?;
     let id = SessionId::random();
     let footprint = launchable::footprint(config, &name, id);
@@ -76,6 +77,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     let taken = Taken { id, name, pod: pod.pod, port: pod.port, footprint: footprint.clone(), socket };
     let state = records.folder().path().to_owned();
     let mut spec = launchable::spec(&args, config, app, helper, taken, state);
+    spec.record.within = within;
     if in_a_job {
         let batch = sources
             .template(&resolved)
@@ -295,6 +297,9 @@ impl<'a> Follower<'a> {
             "{name} runs as pod {}; its certificate's SHA-256 fingerprint is\n  {}",
             record.pod, record.gateway.fingerprint
         ));
+        if let Some(job) = &record.within {
+            self.output.note(format_args!("It ends with its job: {}.", job.summary(jiff::Timestamp::now())));
+        }
         self.output.note(from_a_laptop(record));
         self.output.note(to_a_shell(record));
         self.output.note(format_args!("The URL's token works once: `shlogin url {name}` makes another. `shlogin stop {name}` ends the session."));

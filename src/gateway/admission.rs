@@ -71,8 +71,8 @@ impl<D: Dial> Door<D> {
             cookies: Cookies::new(options.session, options.cookie_lifetime, options.bind_cookie.into()),
         };
         let (hooks, keys) = (Arc::new(hooks), Mutex::new(keys));
-        let Seen { phase, log_len: log_length, terminals, guests } = seen;
-        let desk = Desk { terminals, guests, phase: phase.clone() };
+        let Seen { phase, log_len: log_length, terminals, guests, ends } = seen;
+        let desk = Desk { terminals, guests, phase: phase.clone(), ends };
         Self { options, app, limits, hooks, phase, log_length, desk, metrics, keys }
     }
 

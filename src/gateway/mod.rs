@@ -18,6 +18,7 @@ mod tokens;
 
 use std::{io, net::SocketAddr, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy, Upstream};
 use rustls::ServerConfig;
 use tokio::sync::watch;
@@ -81,6 +82,8 @@ pub struct Seen {
     pub terminals: Terminals,
     /// Who is let in to them.
     pub guests: Guests,
+    /// When its time is over, where something limits that.
+    pub ends: watch::Receiver<Option<Timestamp>>,
 }
 
 /// Each client may need a connection to the app as well, and what is not a client's needs some, too: strangers must not

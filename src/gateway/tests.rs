@@ -140,7 +140,8 @@ async fn running(phase: Phase) -> Running {
     let dial = Loopback(echo().await);
     let (terminals, init) = no_terminals(&folder);
     let guests = Guests::new(true, |_, _| {});
-    let seen = Seen { phase: phase_seen, log_len: length_seen, terminals, guests: guests.clone() };
+    let (_, ends) = watch::channel(None);
+    let seen = Seen { phase: phase_seen, log_len: length_seen, terminals, guests: guests.clone(), ends };
     let gateway = Gateway::new(options, certificate.server_config(), dial, seen);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -102,6 +102,9 @@ pub struct Record {
     /// The Slurm job in which it runs; none on this node itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRecord>,
+    /// The Slurm job within which all of it was started, gateway and app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<JobRecord>,
     /// What started its app.
     pub runtime: RuntimeKind,
     /// Its image, as it was named.

@@ -44,6 +44,7 @@ mod life;
 mod requests;
 mod sharing;
 mod ssh;
+mod time_left;
 
 /// The role `@supervise`. Descriptors: 3 the launching process, 4 the [`SessionSpec`] as a file, 5 the name's lock, 6 the
 /// pod's ssh port, 7 the gateway's listener.

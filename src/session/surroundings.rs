@@ -1,12 +1,14 @@
 //! What a session needs of the machine that it runs on: the helper that gives it a network, name servers, folders.
 
 use std::{
+    ffi::OsString,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use crate::{
     config::{OutboundHelper, find_program},
+    host::Container,
     sandbox::{HelperKind, NetworkHelper},
     words::Network,
 };
@@ -55,4 +57,24 @@ pub fn real_paths<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Vec<Pat
     real.sort();
     real.dedup();
     real
+}
+
+/// The runtime's option for the GPUs that the job has, unless its owner has chosen.
+pub fn add_devices(container: &mut Container, env: &[(OsString, OsString)]) {
+    let chosen = container.options.iter().any(|option| {
+        let option = option.to_string_lossy();
+        ["--nv", "--rocm", "--nvccli"].iter().any(|known| option.starts_with(known))
+    });
+    let has = |names: &[&str]| {
+        env.iter().any(|(name, value)| names.iter().any(|its| name == its) && !value.is_empty())
+    };
+    if chosen {
+        return;
+    }
+    if has(&["CUDA_VISIBLE_DEVICES"]) && Path::new("/dev/nvidiactl").exists() {
+        container.options.push("--nv".into());
+    }
+    if has(&["ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"]) && Path::new("/dev/kfd").exists() {
+        container.options.push("--rocm".into());
+    }
 }

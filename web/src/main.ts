@@ -121,6 +121,8 @@ function hear(message: ToPage): void {
       return terminals.show(message.terminals);
     case 'people':
       return people.show(message.people);
+    case 'time':
+      return status.time(message.left);
     case 'notice':
       return tell(message.text);
     case 'redraw':

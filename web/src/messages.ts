@@ -160,7 +160,11 @@ terminals: Array<TerminalSummary>, } | { "type": "people",
 /**
  * In the order in which they were let in.
  */
-people: Array<Person>, } | { "type": "notice",
+people: Array<Person>, } | { "type": "time",
+/**
+ * In seconds; `null` where nothing limits it.
+ */
+left: number | null, } | { "type": "notice",
 /**
  * In a sentence.
  */

@@ -19,6 +19,8 @@ export class Status {
   readonly #another = button('over-another');
   #shown: State = { is: 'connecting' };
   #ticking: ReturnType<typeof setInterval> | undefined;
+  /** When the session's time is over, on this page's clock. */
+  #ends: number | undefined;
   /** Whether new terminals are this page's to make. */
   owner = false;
 
@@ -38,13 +40,21 @@ export class Status {
     const again = state.is === 'connecting' && this.#shown.is === 'waiting';
     this.#shown = state;
     clearInterval(this.#ticking);
-    this.#ticking = state.is === 'waiting' ? setInterval(() => this.refresh(), 1_000) : undefined;
+    this.#ticking = state.is === 'waiting' || this.#ends !== undefined ? setInterval(() => this.refresh(), 1_000) : undefined;
     this.refresh();
     if (again) return;
     this.#showEnd(state);
     // Read out once, without the seconds.
     const said = this.#say(state);
     if (this.#said.textContent !== said) this.#said.textContent = said;
+  }
+
+  /** The session may go on for so many seconds; for ever with `null`. */
+  time(left: number | null): void {
+    this.#ends = left === null ? undefined : Date.now() + left * 1_000;
+    clearInterval(this.#ticking);
+    this.#ticking = setInterval(() => this.refresh(), 1_000);
+    this.refresh();
   }
 
   refresh(): void {
@@ -56,6 +66,7 @@ export class Status {
       const seconds = Math.ceil((state.until - Date.now()) / 1_000);
       if (seconds > 0) words += ` Next try in ${duration(seconds)}.`;
     }
+    if (state.is === 'connected' && this.#ends !== undefined) words += `, ${duration((this.#ends - Date.now()) / 1_000)} left`;
     const waiting = state.is === 'connected' ? 0 : this.waiting();
     if (waiting > 0) words += ` ${count(waiting, 'byte')} of input kept.`;
     this.#words.textContent = words;

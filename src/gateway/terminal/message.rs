@@ -8,7 +8,7 @@
 //!   │ ── ack (at) ───────────────────────────────►│   output up to there is on the screen
 //!   │ ══ offset, input ══════════════════════════►│   binary
 //!   │◄─────────────────────────── taken (at) ─────│   input up to there has reached the terminal
-//!   │ ── resize, focus, … ──►     ◄── size, people, terminals, notice, ended ─│
+//!   │ ── resize, focus, … ──►     ◄── size, people, terminals, time, notice, ended ─│
 //! ```
 //! A text message is one of these enums in JSON. A binary message is an offset in the stream, of eight bytes, most
 //! significant first, and the bytes that stand there. Both streams are numbered in bytes from the terminal's beginning
@@ -127,6 +127,11 @@ pub(crate) enum ToPage {
     People {
         /// In the order in which they were let in.
         people: Vec<Person>,
+    },
+    /// How long the session may go on.
+    Time {
+        /// In seconds; `null` where nothing limits it.
+        left: Option<u32>,
     },
     /// Something to tell a person.
     Notice {

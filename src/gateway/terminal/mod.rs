@@ -5,6 +5,7 @@ pub(crate) mod message;
 mod socket;
 mod way;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::Phase;
@@ -22,4 +23,6 @@ pub(crate) struct Desk {
     pub(crate) guests: Guests,
     /// How far the app is: nothing runs in a room that is not made yet.
     pub(crate) phase: watch::Receiver<Phase>,
+    /// When the session's time is over.
+    pub(crate) ends: watch::Receiver<Option<Timestamp>>,
 }

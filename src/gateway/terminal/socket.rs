@@ -5,6 +5,7 @@ use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use jiff::Timestamp;
 use tokio::{
     io::DuplexStream,
     sync::{mpsc, watch},
@@ -320,8 +321,12 @@ impl Telling<'_> {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut people, mut terminals) = (self.desk.guests.changed(), self.desk.terminals.changed());
+        let mut ends = self.desk.ends.clone();
         self.tell_people(out).await?;
         self.tell_terminals(out).await?;
+        if ends.borrow_and_update().is_some() {
+            self.tell_time(out).await?;
+        }
         loop {
             let room = self.sent.saturating_sub(*self.acknowledged.borrow_and_update()) < WINDOW;
             tokio::select! {
@@ -345,6 +350,8 @@ impl Telling<'_> {
                 },
                 _ = people.changed() => self.tell_people(out).await?,
                 _ = terminals.changed() => self.tell_terminals(out).await?,
+                // Where nothing limits a session, nobody is there who could change that.
+                Ok(()) = ends.changed() => self.tell_time(out).await?,
                 _ = pulse.tick() => {
                     if self.heard.borrow().elapsed() > SILENCE {
                         return Err(Gone::Silent);
@@ -380,6 +387,13 @@ impl Telling<'_> {
             }
         }
         Ok(true)
+    }
+
+    async fn tell_time(&self, out: &mut Out) -> Result<(), Gone> {
+        let ends = *self.desk.ends.borrow();
+        let left = ends.map(|ends| ends.duration_since(Timestamp::now()).as_secs().max(0));
+        let left = left.map(|left| u32::try_from(left).unwrap_or(u32::MAX));
+        say(out, &ToPage::Time { left }).await
     }
 
     /// To the owner, everybody; to a guest, himself.

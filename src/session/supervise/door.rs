@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
@@ -31,6 +32,8 @@ pub(super) struct Inside {
     pub(super) log_len: watch::Receiver<u64>,
     pub(super) terminals: Terminals,
     pub(super) guests: Guests,
+    /// When its time is over, where something limits that.
+    pub(super) ends: watch::Receiver<Option<Timestamp>>,
 }
 
 /// What others need of it.
@@ -86,8 +89,8 @@ impl Door {
             server_timing: settings.server_timing,
             log: record.log.clone(),
         };
-        let Inside { log_len, terminals, guests } = inside;
-        let seen = Seen { phase: phase_seen, log_len, terminals, guests };
+        let Inside { log_len, terminals, guests, ends } = inside;
+        let seen = Seen { phase: phase_seen, log_len, terminals, guests, ends };
         let gateway = Gateway::new(options, certificate.server_config(), dialer, seen);
         let (shutdown, stopped) = watch::channel(false);
         let serving = match record.gateway.socket {

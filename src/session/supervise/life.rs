@@ -3,7 +3,10 @@
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::interval,
+};
 
 use super::{
     app_life::{self, AppLife, Step},
@@ -12,6 +15,7 @@ use super::{
     requests,
     sharing::Sharing,
     ssh,
+    time_left::TimeLeft,
 };
 use crate::{
     gateway::Phase,
@@ -40,6 +44,7 @@ pub(super) struct Session<'a> {
     records: &'a Records,
     launcher: Channel,
     stop_grace: Duration,
+    terminals: Terminals,
     door: door::Door,
     ssh: Server,
     endpoint: watch::Sender<Option<Endpoint>>,
@@ -60,7 +65,11 @@ enum News {
     Stop(Duration),
     Log(u64),
     Certificate(String),
+    Tick,
 }
+
+/// How often to look how much of a job's time is left.
+const LOOK: Duration = Duration::from_secs(5);
 
 impl<'a> Session<'a> {
     /// Opens gateway and control socket. The app is started by [`Self::live`].
@@ -89,8 +98,12 @@ impl<'a> Session<'a> {
                 terminal.notify_owner(text);
             }
         });
-        let inside =
-            door::Inside { log_len: log_len.clone(), terminals: terminals.clone(), guests: guests.clone() };
+        let inside = door::Inside {
+            log_len: log_len.clone(),
+            terminals: terminals.clone(),
+            guests: guests.clone(),
+            ends: watch::channel(record.within.as_ref().and_then(|job| job.ends_at)).1,
+        };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)
             .map_err(|why| broken(&record, why))?;
         let inside = Inside {
@@ -106,7 +119,7 @@ impl<'a> Session<'a> {
             host: anywhere,
             door: door.handle(),
             ssh: ssh.clone(),
-            sharing: Sharing { terminals, guests, door: door.handle() },
+            sharing: Sharing { terminals: terminals.clone(), guests, door: door.handle() },
             stop,
             log_len: log_len.clone(),
         };
@@ -117,6 +130,7 @@ impl<'a> Session<'a> {
             records,
             launcher,
             stop_grace: spec.work.stop_grace,
+            terminals,
             door,
             ssh,
             endpoint,
@@ -146,6 +160,7 @@ impl<'a> Session<'a> {
         let mut signals = signals();
         let mut log_len = self.log_len.clone();
         let mut renewed = Box::pin(self.door.renewed());
+        let (mut ticks, mut time_left) = (interval(LOOK), TimeLeft::default());
         loop {
             let news = tokio::select! {
                 step = steps.recv() => News::Step(step),
@@ -156,6 +171,7 @@ impl<'a> Session<'a> {
                 Some(()) = signals.recv() => News::Stop(self.stop_grace),
                 Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
                 fingerprint = &mut renewed => News::Certificate(fingerprint),
+                _ = ticks.tick(), if self.record.within.is_some() => News::Tick,
             };
             match news {
                 News::Step(Some(Step::Answers(endpoint))) => {
@@ -183,6 +199,11 @@ impl<'a> Session<'a> {
                 News::Stop(grace) => drop(stop.try_send(app_life::Stop { grace })),
                 // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
                 News::Log(len) => drop(self.launcher.try_send(&ToLauncher::Log(len))),
+                News::Tick => {
+                    if let Some(job) = &self.record.within {
+                        time_left.look(job, &self.terminals);
+                    }
+                }
                 News::Certificate(fingerprint) => {
                     renewed = Box::pin(self.door.renewed());
                     self.record.gateway.fingerprint = fingerprint;

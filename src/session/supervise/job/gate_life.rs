@@ -24,13 +24,13 @@ use crate::{
     sandbox::protocol::Endpoint,
     session::{
         BatchSpec, JobRecord, Record, Records, SessionSpec, State,
-        job::span,
         supervise::{
             End, FromLauncher, ToLauncher, door,
             life::{Stop, put_down, signals},
             requests,
             sharing::Sharing,
             ssh,
+            time_left::TimeLeft,
         },
     },
     share::Guests,
@@ -45,10 +45,6 @@ const MARGIN: Duration = Duration::from_secs(5);
 const VERDICT: Duration = Duration::from_secs(60);
 /// How long a job may take to go when its host has.
 const GOING: Duration = Duration::from_secs(10);
-/// When to tell the owner how much time is left.
-const WARNINGS: [Duration; 3] =
-    [Duration::from_secs(30 * 60), Duration::from_secs(10 * 60), Duration::from_secs(2 * 60)];
-
 /// What was opened before the session.
 pub(super) struct Opened {
     pub(super) slurm: Slurm,
@@ -73,6 +69,7 @@ pub(super) struct Gate<'a> {
     terminals: Terminals,
     endpoint: watch::Sender<Option<Endpoint>>,
     trunk: watch::Sender<Option<Trunk>>,
+    ends: watch::Sender<Option<Timestamp>>,
     log: Arc<LogSink>,
     log_len: watch::Receiver<u64>,
     stops: mpsc::Receiver<Stop>,
@@ -83,8 +80,7 @@ pub(super) struct Gate<'a> {
     ending: Option<Instant>,
     /// What its host said last, when Slurm ended it; when to wait no longer for Slurm's own word.
     left: Option<(End, Instant)>,
-    /// How many of the warnings have been given.
-    warned: usize,
+    time_left: TimeLeft,
 }
 
 enum News {
@@ -126,8 +122,13 @@ impl<'a> Gate<'a> {
                 terminal.notify_owner(text);
             }
         });
-        let inside =
-            door::Inside { log_len: log_len.clone(), terminals: terminals.clone(), guests: guests.clone() };
+        let (ends, ends_seen) = watch::channel(None);
+        let inside = door::Inside {
+            log_len: log_len.clone(),
+            terminals: terminals.clone(),
+            guests: guests.clone(),
+            ends: ends_seen,
+        };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)?;
         let inside = Inside {
             host: Arc::clone(&host),
@@ -162,6 +163,7 @@ impl<'a> Gate<'a> {
             terminals,
             endpoint,
             trunk,
+            ends,
             log_len,
             stops,
             job: None,
@@ -169,7 +171,7 @@ impl<'a> Gate<'a> {
             run: None,
             ending: None,
             left: None,
-            warned: 0,
+            time_left: TimeLeft::default(),
         })
     }
 
@@ -274,7 +276,9 @@ impl<'a> Gate<'a> {
                 }
                 News::Impatient => self.lose_patience(),
                 News::Tick => {
-                    self.warn();
+                    if let Some(job) = &self.record.job {
+                        self.time_left.look(job, &self.terminals);
+                    }
                     (!self.still_ours()).then_some(End::TakenOver)
                 }
             };
@@ -312,6 +316,8 @@ impl<'a> Gate<'a> {
         let before = record.clone();
         record.update(job);
         let changed = *record != before;
+        let ends = record.ends_at;
+        self.ends.send_if_modified(|before| std::mem::replace(before, ends) != ends);
         let restarts = record.restarts;
         self.opened.expected.send_if_modified(|expected| {
             let more = restarts > expected.restarts;
@@ -551,22 +557,6 @@ impl<'a> Gate<'a> {
             // One that does not read must not hold the session up.
             let _ = self.launcher.try_send(&ToLauncher::Waits(Box::new(self.record.clone())));
         }
-    }
-
-    /// Tells the owner, wherever she looks, how much time is left.
-    fn warn(&mut self) {
-        let Some(left) = self.record.job.as_ref().and_then(|job| job.time_left(Timestamp::now())) else {
-            return;
-        };
-        let due = WARNINGS.iter().filter(|warning| left <= **warning).count();
-        if due > self.warned {
-            let text = format!("{} left of this job's time", span(left));
-            for terminal in self.terminals.list() {
-                terminal.notify_owner(&text);
-            }
-        }
-        // Less than before where it was given more time.
-        self.warned = due;
     }
 
     /// Whether hosts still find this gateway, and not one that has taken over.

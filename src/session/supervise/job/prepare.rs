@@ -13,7 +13,7 @@ use crate::{
         OutboundHelper,
         paths::{runtime_folder, runtime_path},
     },
-    host::{AppSpec, Container, Runtime},
+    host::{AppSpec, Runtime},
     sandbox::Footprint,
     session::{Lock, Work, launch, surroundings},
     words::{SessionId, SessionName},
@@ -78,7 +78,7 @@ fn prepare_app(app: &mut AppSpec, node: &str) -> Result<(), NotHere> {
             let found = Runtime::find(Some(container.runtime.kind), None, None);
             container.runtime = found.map_err(|error| NotHere::Image(format!("on node {node}: {error}")))?;
         }
-        add_devices(container, &app.env);
+        surroundings::add_devices(container, &app.env);
     }
     Ok(())
 }
@@ -101,26 +101,6 @@ fn merged(login: Vec<(OsString, OsString)>, job: Vec<(OsString, OsString)>) -> V
         }
     }
     env
-}
-
-/// The runtime's option for the GPUs that the job has, unless its owner has chosen.
-fn add_devices(container: &mut Container, env: &[(OsString, OsString)]) {
-    let chosen = container.options.iter().any(|option| {
-        let option = option.to_string_lossy();
-        ["--nv", "--rocm", "--nvccli"].iter().any(|known| option.starts_with(known))
-    });
-    let has = |names: &[&str]| {
-        env.iter().any(|(name, value)| names.iter().any(|its| name == its) && !value.is_empty())
-    };
-    if chosen {
-        return;
-    }
-    if has(&["CUDA_VISIBLE_DEVICES"]) && Path::new("/dev/nvidiactl").exists() {
-        container.options.push("--nv".into());
-    }
-    if has(&["ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"]) && Path::new("/dev/kfd").exists() {
-        container.options.push("--rocm".into());
-    }
 }
 
 #[cfg(test)]
