@@ -1,9 +1,9 @@
-//! Against a real cluster. Run as root, where users alice and bob are and `SLURM_CONF` names the cluster:
-//! `cargo test -p slurm --test cluster -- --ignored`.
+//! Against a real cluster, with two ordinary users. `tests/cluster/crate` brings both, as root, and runs
+//! `cargo test -p slurm --test cluster -- --ignored` where `SLURM_CONF` names the cluster and `SLURM_TEST_USERS` the users.
 //!
 //! Each user's Slurm is a folder of programs that become the user, so one process can be all of them.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // The lints' own exception is for functions marked `#[test]` only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The lints' own exception is for functions marked `#[test]` only.
 
 use std::{
     env, fs,
@@ -46,14 +46,15 @@ impl Cluster {
         // The jobs of both write here.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
         let as_user = |user| Slurm::find(Some(&programs(&folder, user))).unwrap();
-        let cluster = Self { alice: as_user("alice"), bob: as_user("bob"), folder, _alone: alone };
+        let cluster = Self { alice: as_user(&user(0)), bob: as_user(&user(1)), folder, _alone: alone };
         cluster.clear();
         cluster
     }
 
     fn clear(&self) {
-        run("scancel", &["--user=alice"]);
-        run("scancel", &["--user=bob"]);
+        for number in [0, 1] {
+            run("scancel", &[&format!("--user={}", user(number))]);
+        }
         until("the nodes are free", || run("squeue", &["--noheader"]).is_empty().then_some(()));
     }
 
@@ -91,6 +92,16 @@ impl Drop for Cluster {
 }
 
 /// A folder of programs that become `user`.
+/// The first user, or the second.
+fn user(number: usize) -> String {
+    let users = env::var("SLURM_TEST_USERS").expect("SLURM_TEST_USERS names two users");
+    users.split(' ').nth(number).expect("SLURM_TEST_USERS names two users").to_owned()
+}
+
+fn uid(number: usize) -> u32 {
+    run("id", &["-u", &user(number)]).trim().parse().unwrap()
+}
+
 fn programs(folder: &Path, user: &str) -> PathBuf {
     let folder = folder.join(user);
     fs::create_dir_all(&folder).unwrap();
@@ -128,7 +139,7 @@ fn a_job_runs_and_is_cancelled() {
     let id = cluster.submit("exec sleep 300", &["--time=20", "--comment=two\nlines"]);
     let job = cluster.wait(id, "running", |job| job.state.is_running());
     assert_eq!((job.name.as_str(), job.comment.as_deref()), ("a | name", Some("two\nlines")));
-    assert_eq!((job.user.as_deref(), job.partition.as_deref()), (Some("alice"), Some("debug")));
+    assert_eq!((job.user.as_deref(), job.partition.as_deref()), (Some(&*user(0)), Some("debug")));
     assert_eq!((job.time_limit, job.restarts, job.exit), (Some(TimeLimit::Minutes(20)), 0, None));
     assert_eq!(job.nodes, job.batch_host);
     let since = Timestamp::now().duration_since(job.started().unwrap());
@@ -166,7 +177,7 @@ fn a_refusal_says_why() {
     }
     let error = cluster.alice.submit(&Submission::new("true\n", Export::Minimal)).unwrap_err();
     assert!(matches!(error, SubmitError::Refused { why: Refusal::Usage, .. }), "{error:?}");
-    assert!(cluster.alice.jobs_of_user(2001).unwrap().iter().all(|job| job.state.is_ended()));
+    assert!(cluster.alice.jobs_of_user(uid(0)).unwrap().iter().all(|job| job.state.is_ended()));
 }
 
 #[test]
@@ -247,7 +258,10 @@ fn a_job_gets_the_variables_that_it_may_have() {
             has,
             "{export:?}: {output}"
         );
-        assert!(output.contains("HOME=/home/alice\n") && output.contains("SLURM_JOB_ID="), "{output}");
+        assert!(
+            output.contains(&*format!("HOME=/home/{}\n", user(0))) && output.contains("SLURM_JOB_ID="),
+            "{output}"
+        );
         assert!(!output.contains("LC_ALL=C\n") && !output.contains("TZ=UTC0"), "{output}");
     }
 }
@@ -373,7 +387,7 @@ fn a_hundred_jobs_are_listed_at_once() {
     let hold = cluster.submission("true", Export::Minimal).option("--hold");
     let ids = (0..100).map(|_| cluster.alice.submit(&hold).unwrap().job).collect::<Vec<_>>();
     let begun = Instant::now();
-    let all = cluster.alice.jobs_of_user(2001).unwrap();
+    let all = cluster.alice.jobs_of_user(uid(0)).unwrap();
     println!("jobs_of_user: {:?} for {}", begun.elapsed(), all.len());
     assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
     let begun = Instant::now();
@@ -424,7 +438,7 @@ fn a_credential_says_who_made_it_and_once() {
     let read = bob.decode(&made).unwrap();
     assert_eq!(
         (read.uid, read.gid, read.payload, read.ttl, read.only_for),
-        (2001, 2001, payload, minute, None)
+        (uid(0), uid(0), payload, minute, None)
     );
     assert!(Timestamp::now().duration_since(read.encoded_at).as_secs() < 60);
     assert!(matches!(bob.decode(&made), Err(MungeError::Replayed)));

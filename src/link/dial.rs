@@ -66,6 +66,7 @@ struct Held {
 }
 
 /// What came of one attempt.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and it is taken apart at once")]
 enum Attempt {
     Welcome(StreamId, TlsStream<TcpStream>),
     Refused(String),

@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -62,7 +61,7 @@ impl Output {
                 buffer.clear();
             }
         });
-        Ok((output, OwnedFd::from(write).into()))
+        Ok((output, write.into()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
