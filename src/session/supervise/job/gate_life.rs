@@ -336,11 +336,13 @@ impl<'a> Gate<'a> {
             self.write();
             self.show_where_it_stands();
         }
+        let linked = self.record.job.as_ref().is_some_and(|job| job.linked);
         let interest = match () {
             () if self.ending.is_some() || self.left.is_some() => Interest::Keen,
-            () if self.far.is_some() => Interest::Content,
-            () if job.state.is_waiting() && job.expected_start().is_none() => Interest::Waiting,
-            () if job.state.is_waiting() => Interest::Waiting,
+            () if !job.state.is_determined() || job.state.is_waiting() => Interest::Waiting,
+            () if self.far.is_some() && linked => Interest::Content,
+            // Its host may be gone, and with it the job.
+            () if self.far.is_some() => Interest::Waiting,
             () => Interest::Keen,
         };
         if let Some(watch) = &self.job {
