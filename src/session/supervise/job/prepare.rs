@@ -2,8 +2,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt,
+    fs,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
+    str::FromStr,
 };
 
 use nix::unistd::getuid;
@@ -18,6 +20,9 @@ use crate::{
     session::{Lock, Work, launch, surroundings},
     words::{SessionId, SessionName},
 };
+
+/// What a session's name on a node begins with; the rest is its identity.
+const NAME: &str = "job-";
 
 /// Why it cannot be done here.
 pub(super) enum NotHere {
@@ -46,20 +51,44 @@ pub(super) fn prepare(
     work.sandbox.keep = surroundings::real_paths(&work.sandbox.keep);
     runtime_folder().map_err(|error| other(&error))?;
     let runtime = runtime_path();
-    // The session's name is its gateway's: here it could be that of another session of the same user.
-    let name: SessionName = format!("job-{}", id.simple()).parse().map_err(|error| other(&error))?;
+    tidy_up_after_others(&runtime, scratch);
+    let name = name(id).map_err(|error| other(&error))?;
     let lock = Lock::take(&runtime, &name).map_err(|error| other(&error))?;
-    let footprint = Footprint {
-        session: runtime.join(name.as_str()),
-        scratch: scratch.join(format!("shlogin-{}-{id}", getuid())),
-        lock: Lock::path_in(&runtime, &name),
-    };
+    let footprint = footprint(&runtime, scratch, id, &name);
     // An earlier run of the job may have been cut off on this very node.
     footprint.remove_scratch().map_err(|error| other(&error))?;
     launch::make_folder(&footprint.session).map_err(|error| other(&error))?;
     work.sandbox.footprint = footprint;
     work.sandbox.cover = runtime;
     Ok(lock)
+}
+
+/// The session's name is its gateway's: here it could be that of another session of the same user.
+fn name(id: SessionId) -> Result<SessionName, <SessionName as FromStr>::Err> {
+    format!("{NAME}{}", id.simple()).parse()
+}
+
+fn footprint(runtime: &Path, scratch: &Path, id: SessionId, name: &SessionName) -> Footprint {
+    Footprint {
+        session: runtime.join(name.as_str()),
+        scratch: scratch.join(format!("shlogin-{}-{id}", getuid())),
+        lock: Lock::path_in(runtime, name),
+    }
+}
+
+/// Removes what other sessions have left here whose processes were killed all at once, so that none could tidy up: as
+/// Slurm does where it tracks them and a host did not end in time, or was killed itself.
+fn tidy_up_after_others(runtime: &Path, scratch: &Path) {
+    for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let id = found.to_str().and_then(|found| found.strip_prefix(NAME)?.parse::<SessionId>().ok());
+        let Some((id, name)) = id.and_then(|id| Some((id, name(id).ok()?))) else { continue };
+        // That of one that lives is held.
+        let Ok(lock) = Lock::take(runtime, &name) else { continue };
+        if let Err(error) = footprint(runtime, scratch, id, &name).remove(lock.as_fd()) {
+            tracing::warn!(%id, %error, "something of another session is left on this node");
+        }
+    }
 }
 
 fn prepare_app(app: &mut AppSpec, node: &str) -> Result<(), NotHere> {
