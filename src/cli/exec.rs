@@ -32,6 +32,7 @@ use crate::{
         process::signals,
         terminal::{self, RawMode},
     },
+    words::Size,
 };
 
 /// Variables that describe the terminal in front of the person, not the app's surroundings.
@@ -187,7 +188,10 @@ fn with_terminal(client: &Client, spec: &OwnedFd) -> io::Result<Option<Answer>> 
         }
         if fired[2] {
             while resized.read_signal()?.is_some() {}
-            terminal::resize(ours.as_fd(), &terminal::size(stdout.as_fd())?)?;
+            let size = terminal::size(stdout.as_fd())?;
+            terminal::resize(ours.as_fd(), &size)?;
+            // A session that has ended meanwhile says so itself.
+            let _ = client.ask(&Request::Resized(Size::near(size.ws_col.into(), size.ws_row.into())), &[]);
         }
         if fired.get(3).copied().unwrap_or_default() {
             typing = type_in(stdin.as_fd(), &mut ours)?;

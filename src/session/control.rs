@@ -6,13 +6,14 @@
 //!   │ ── Stop { grace } ──────────────────────►│ ── Stopping ───────────►  (the socket closes with the session)
 //!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
+//!   │ ── Resized(size) … ─────────────────────►│   (while it runs, on a terminal)
 //!   │ ── Share { … } ─────────────────────────►│ ── Shared { … } ───────►
 //!   │ ── Guests, Revoke, Extend ──────────────►│ ── Guests { … }, Changed { … } ─►
 //!   │ ── Sftp + stdin, out, err ──────────────►│ ── Started ─► … ── Exited { exit } ─►
 //!   │ ── Ssh + stream socket ─────────────────►│ ── Started ────────────►  (which then speaks ssh, as with its owner)
 //!   │      closing the socket ends either      │
 //! ```
-//! One request a connection, but for `LogBeyond`. The folder keeps other users out; the kernel's word on who is at the
+//! One request a connection, but for `LogBeyond` and `Resized`. The folder keeps other users out; the kernel's word on who is at the
 //! other end (`SO_PEERCRED`) is asked all the same.
 
 use std::{
@@ -32,7 +33,7 @@ use nix::sys::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{sandbox::protocol, share::Guest, sys::process::Exit, words::Access};
+use crate::{sandbox::protocol, share::Guest, sys::process::Exit, words::{Access, Size}};
 
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,6 +55,9 @@ pub enum Request {
         /// One terminal instead of three streams.
         terminal: bool,
     },
+    /// The terminal that a command runs on has this size now. The kernel tells a program on this machine; one elsewhere is on a
+    /// terminal of its own.
+    Resized(Size),
     /// Serve ssh on a stream socket, the message's one descriptor. Whoever is at its other end need not prove who she is.
     Ssh,
     /// Serve the session's files over SFTP. Descriptors: stdin, stdout and stderr.

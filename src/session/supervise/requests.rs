@@ -19,6 +19,7 @@ use crate::{
     session::control::{self, Answer, ExecSpec, Request},
     ssh::Server,
     sys::{message, readiness, spawn::Streams},
+    words::Size,
 };
 
 /// The most clients at once: each is a process of the owner's.
@@ -96,6 +97,8 @@ impl Requests {
                     let visits = self.sharing.guests.extend(&who, lasts);
                     client.send(&Answer::Changed { visits }, &[]).await?;
                 }
+                // There is no command yet.
+                Request::Resized(_) => return Err(io::ErrorKind::InvalidData.into()),
                 Request::Exec { terminal } => return self.exec(client, terminal, fds).await,
                 Request::Ssh => {
                     let stream = fds.into_iter().next().filter(message::is_connected_stream);
@@ -135,17 +138,27 @@ impl Requests {
         client.send(&Answer::Started, &[]).await?;
         let id = started.id();
         let mut exit = Box::pin(started.exit());
-        let mut buffer = vec![0; message::MAX_LEN];
+        let (sizes, size) = watch::channel(Size::near(0, 0));
         tokio::select! {
-            exit = &mut exit => match exit {
+            exit = &mut exit => return match exit {
                 Ok(exit) => client.send(&Answer::Exited { exit }, &[]).await,
                 Err(_) => Ok(()),
             },
-            // The client says nothing more, so whatever comes is its end.
-            _ = client.receive::<Request>(&mut buffer) => {
-                self.host.hang_up(id, exit).await.map_err(|_| io::ErrorKind::NotConnected.into())
-            }
+            () = hear_sizes(client, &sizes) => {}
+            () = async {
+                self.host.follow_size(id, size).await;
+                std::future::pending().await
+            } => {}
         }
+        self.host.hang_up(id, exit).await.map_err(|_| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// Hears how large the client's terminal is, until the client has gone: it says nothing else any more.
+async fn hear_sizes(client: &Channel, sizes: &watch::Sender<Size>) {
+    let mut buffer = vec![0; message::MAX_LEN];
+    while let Ok(Some((Request::Resized(size), _))) = client.receive::<Request>(&mut buffer).await {
+        sizes.send_replace(size);
     }
 }
 
