@@ -22,6 +22,8 @@ mod forms;
 mod forwards;
 mod gateway;
 mod harness;
+mod in_job;
+mod in_job_ways;
 mod loopback;
 mod neighbour;
 mod network;
@@ -170,6 +172,14 @@ fn proofs() -> Vec<Trial> {
         slurm:
             the_cluster_runs_apptainer_in_a_job [Apptainer, Slurm]
             what_breaks_in_a_cluster_can_be_mended [Slurm];
+        in_job:
+            two_nodes_serve_two_sessions_and_are_left_as_they_were [Apptainer, Pasta, Slurm]
+            a_cell_run_on_a_node_gives_its_result [Apptainer, Pasta, Browser, Slurm]
+            stop_asks_before_it_kills_on_a_node_as_well [Slurm];
+        in_job_ways:
+            every_command_reaches_a_session_in_a_job [Apptainer, Slurm]
+            ssh_and_all_that_stands_on_it_reach_a_session_in_a_job [OpenSsh, Slurm]
+            a_terminal_in_a_job_is_used_and_shared [Slurm];
         terminals:
             a_page_gets_a_shell_in_the_session []
             several_terminals_and_several_pages_of_one []

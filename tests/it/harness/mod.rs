@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod census;
 pub(crate) mod cluster;
 pub(crate) mod http;
+pub(crate) mod in_job;
 pub(crate) mod needs;
 pub(crate) mod net;
 pub(crate) mod page;
