@@ -1,6 +1,7 @@
 //! The gateway's end: a listener on the login node, and who is let through to the session.
 
 use std::{
+    collections::VecDeque,
     io,
     net::TcpListener,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +14,8 @@ use nginx_free::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
+    task::AbortHandle,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -26,8 +28,8 @@ use super::{
 };
 use crate::words::SessionId;
 
-/// Strangers who have not proven anything yet, at a time.
-const STRANGERS: usize = 32;
+/// Strangers who have not proven anything yet, at a time. More than come while an honest one proves himself.
+const STRANGERS: usize = 256;
 /// How long one has to prove something.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a channel may take to open: an outage of the link is no refusal.
@@ -130,23 +132,29 @@ pub enum OpenError {
 }
 
 async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, gate: Arc<Gate>) {
-    let places = Arc::new(Semaphore::new(STRANGERS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut strangers: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
         let Ok((stream, from)) = listener.accept().await else {
             // Out of descriptors, for one.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        strangers.retain(|stranger| !stranger.is_finished());
+        // The oldest makes room, and nobody is kept waiting: else those who say nothing would keep the host out.
+        if strangers.len() >= STRANGERS
+            && let Some(oldest) = strangers.pop_front()
+        {
+            oldest.abort();
+        }
         let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
-        tokio::spawn(async move {
-            let judged = timeout(PATIENCE, gate.judge(&acceptor, stream)).await;
-            drop(place);
-            match judged {
+        let stranger = tokio::spawn(async move {
+            match timeout(PATIENCE, gate.judge(&acceptor, stream)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%from, %error, "nobody was let through to the link"),
                 Err(_) => tracing::warn!(%from, "whoever came to the link proved nothing in time"),
             }
         });
+        strangers.push_back(stranger.abort_handle());
     }
 }
 

@@ -33,7 +33,12 @@ use nix::sys::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{sandbox::protocol, share::Guest, sys::process::Exit, words::{Access, Size}};
+use crate::{
+    sandbox::protocol,
+    share::Guest,
+    sys::process::Exit,
+    words::{Access, Size},
+};
 
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
