@@ -1,10 +1,10 @@
 //! A gate from the submission of its job to the session's end: one loop that hears all news, and decides.
 
-use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{fs::File, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use nginx_free::trunk::Trunk;
-use slurm::{Export, Job, JobId, Slurm, State as JobState, Submission};
+use slurm::{Export, Job, JobId, Slurm, State as JobState, Submission, SubmitError};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking},
@@ -290,10 +290,14 @@ impl<'a> Gate<'a> {
 
     fn submit(&self) -> JoinHandle<Result<JobId, String>> {
         let slurm = self.opened.slurm.clone();
-        let batch = self.batch.clone();
+        let (batch, folder) = (self.batch.clone(), self.opened.folder.path().to_owned());
         spawn_blocking(move || {
             let submission = Submission::new(batch.script, Export::Minimal).options(batch.options);
-            slurm.submit(&submission).map(|submitted| submitted.job).map_err(|error| error.to_string())
+            let submitted = slurm.submit(&submission).map(|submitted| submitted.job);
+            if let Err(SubmitError::Program(_) | SubmitError::Unreachable(_)) = submitted {
+                cancel_unheard_of(&slurm, &folder);
+            }
+            submitted.map_err(|error| error.to_string())
         })
     }
 
@@ -376,7 +380,12 @@ impl<'a> Gate<'a> {
                     0 => format!(" with exit code {}", exit.code),
                     signal => format!(" by signal {signal}"),
                 });
-                format!("its job {id} is {state}{}", how.unwrap_or_default())
+                // A script that never came so far as to call has said why to nobody else.
+                let said = self.run.is_none().then(|| {
+                    let folder = self.opened.folder.path().display();
+                    format!(" before it called; what it said is in {folder}/slurm-{id}.out")
+                });
+                format!("its job {id} is {state}{}{}", how.unwrap_or_default(), said.unwrap_or_default())
             }
         };
         match &self.left {
@@ -576,6 +585,18 @@ impl<'a> Gate<'a> {
         // It serves all the same; what others read of it is older.
         if let Err(error) = self.records.write(&self.record) {
             tracing::warn!(%error, "the record cannot be written");
+        }
+    }
+}
+
+/// Where sbatch did not end, or not well, the controller may have taken the job all the same. It is known by its folder, which
+/// is no other session's.
+fn cancel_unheard_of(slurm: &Slurm, folder: &Path) {
+    let uid = nix::unistd::getuid().as_raw();
+    let jobs = slurm.jobs_of_user(uid).unwrap_or_default();
+    for job in jobs.iter().filter(|job| job.workdir.as_deref() == Some(folder) && !job.state.is_ended()) {
+        if let Err(error) = slurm.cancel(job.id) {
+            tracing::warn!(%error, job = %job.id, "a job of which sbatch said nothing could not be cancelled");
         }
     }
 }
