@@ -24,6 +24,7 @@ mod gateway;
 mod harness;
 mod in_job;
 mod in_job_ways;
+mod in_job_faults;
 mod loopback;
 mod neighbour;
 mod network;
@@ -141,6 +142,17 @@ fn proofs() -> Vec<Trial> {
             bodies_and_events_stream_both_ways []
             a_websocket_echoes []
             the_gateway_can_be_a_socket_in_a_private_folder [];
+        in_job_faults:
+            a_cancelled_job_s_app_is_asked_and_its_session_ends [Slurm, Pasta]
+            a_job_s_time_is_told_and_its_app_is_asked_before_it_is_over [Slurm, OpenSsh]
+            a_node_s_failure_ends_a_session_that_is_not_to_run_again [Slurm]
+            a_requeued_session_runs_again_at_its_url [Slurm]
+            a_controller_that_hangs_ends_nothing [Slurm, OpenSsh]
+            a_link_that_is_cut_for_a_minute_loses_nothing_and_doubles_nothing [Slurm, OpenSsh]
+            killing_any_process_on_the_node_leaves_nothing_there [Slurm, Apptainer, Pasta]
+            an_app_s_daemons_go_with_its_job [Slurm]
+            a_host_that_is_stopped_for_a_while_goes_on [Slurm]
+            stop_ends_the_job_wherever_the_session_stands [Slurm];
         loopback:
             another_user_s_connections_leave_the_owner_in []
             a_cookie_is_good_for_its_user_alone [];
