@@ -174,6 +174,14 @@ impl InJob<'_> {
         }
     }
 
+    /// Waits until Slurm has done with the job.
+    fn wait_until_job_ended(&self, id: u32) {
+        until(seconds(30), "the job's end", || {
+            let job = self.cluster.jobs(self.alice).into_iter().find(|its| its.id == id)?;
+            (!matches!(job.state.as_str(), "RUNNING" | "COMPLETING" | "PENDING")).then_some(())
+        });
+    }
+
     /// Nothing of hers is left on any node, and then nothing on the login node.
     fn wait_until_nothing_is_left(&self, within: Duration) {
         let start = Instant::now();
@@ -261,13 +269,11 @@ pub(crate) fn a_job_s_time_is_told_and_its_app_is_asked_before_it_is_over(site: 
     let cluster = OwnCluster::new(&[]);
     let session = start_polite(&cluster, alice, &["--network", "isolated", "-t", "2"]);
     let job = session.job();
+    // The gate looks every five seconds: by now it has found that it is time to tell, and nobody to tell it to.
+    thread::sleep(seconds(6));
     let terminal = Terminal::shlogin(alice, &["ssh", session.name()]);
     terminal.wait_for(seconds(20), "left of this job's time");
-    assert!(
-        terminal.screen().contains("[shlogin: 1 min left") || terminal.screen().contains("[shlogin: 2 min"),
-        "{}",
-        terminal.screen()
-    );
+    assert!(terminal.screen().contains("[shlogin: 1 min left"), "{}", terminal.screen());
     let reason = session.ended(seconds(130));
     assert!(reason.contains("time was over"), "{reason}");
     assert!(session.log().contains("asked"), "{}", session.log());
@@ -565,10 +571,7 @@ fn kill_each<'s>(alice: &'s User, roles: &[&str], start: impl Fn() -> InJob<'s>)
         let left = if *role == "@host" { alive_on } else { left_on };
         wait_until_gone(seconds(10), || left(session.cluster, node, alice));
         alice.wait_until_nothing_is_left(seconds(5));
-        until(seconds(20), "the job's end", || {
-            let job = session.cluster.jobs(alice).into_iter().find(|its| its.id == job)?;
-            (!matches!(job.state.as_str(), "RUNNING" | "COMPLETING" | "PENDING")).then_some(())
-        });
+        session.wait_until_job_ended(job);
         if *role == "python3" {
             assert_eq!(session.show()["status"], 137, "{:#}", session.show());
         }
@@ -645,7 +648,8 @@ pub(crate) fn stop_ends_the_job_wherever_the_session_stands(site: &Site) {
         eprintln!("{at}: stopped within {took:?}: {:#}", session.show()["reason"]);
         assert!(took < within, "{at}: {took:?}");
         let record = session.show();
-        assert!(record["reason"].as_str().is_some_and(|why| why.starts_with("it was stopped")), "{record:#}");
+        let reason = record["reason"].as_str().unwrap();
+        assert!(reason.starts_with("it was stopped") && !reason.contains("scancel"), "{record:#}");
         let job = cluster.jobs(alice).into_iter().find(|its| its.id == job).unwrap();
         assert!(!matches!(job.state.as_str(), "RUNNING" | "PENDING"), "{at}: {job:?}");
         alice.shlogin(&["forget", session.name()]).ok();
@@ -683,4 +687,32 @@ pub(crate) fn stop_ends_the_job_wherever_the_session_stands(site: &Site) {
     assert_eq!(begun.show()["state"], "waiting");
     stop("not dialled", &begun, seconds(10));
     begun.wait_until_nothing_is_left(seconds(10));
+}
+
+/// Nobody can end a job without the controller: the session ends, and says what is left.
+pub(crate) fn stop_says_what_it_could_not_do(site: &Site) {
+    let alice = &site.alice;
+    let cluster = OwnCluster::new(SHORT);
+    let held = start_bare(&cluster, alice, "held", &["--hold", "--no-wait"], &[]);
+    let running = start_bare(&cluster, alice, "running", &["-w", "c1"], &[]);
+    let jobs = [held.job(), running.job()];
+    let paused = cluster.pause_controller();
+    let stops = [&held, &running]
+        .map(|session| Running::spawn(alice.shlogin_command(&["stop", "--grace", "1s", session.name()])));
+    for (stop, (session, job)) in stops.into_iter().zip([&held, &running].into_iter().zip(jobs)) {
+        stop.finish(seconds(40)).ok();
+        let record = session.show();
+        let reason = record["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with("it was stopped") && reason.contains(&format!("scancel {job}")),
+            "{reason}"
+        );
+    }
+    wait_until_clean(&cluster, Node::C1, alice, seconds(5));
+    drop(paused);
+    // What it tells her to do is enough.
+    cluster.run_as(alice, &["scancel", &jobs[0].to_string()]).ok();
+    cluster.wait_job(seconds(10), jobs[0], "CANCELLED");
+    running.wait_until_job_ended(jobs[1]);
+    running.wait_until_nothing_is_left(seconds(5));
 }

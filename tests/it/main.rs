@@ -23,8 +23,8 @@ mod forwards;
 mod gateway;
 mod harness;
 mod in_job;
-mod in_job_ways;
 mod in_job_faults;
+mod in_job_ways;
 mod loopback;
 mod neighbour;
 mod network;
@@ -152,7 +152,8 @@ fn proofs() -> Vec<Trial> {
             killing_any_process_on_the_node_leaves_nothing_there [Slurm, Apptainer, Pasta]
             an_app_s_daemons_go_with_its_job [Slurm]
             a_host_that_is_stopped_for_a_while_goes_on [Slurm]
-            stop_ends_the_job_wherever_the_session_stands [Slurm];
+            stop_ends_the_job_wherever_the_session_stands [Slurm]
+            stop_says_what_it_could_not_do [Slurm];
         loopback:
             another_user_s_connections_leave_the_owner_in []
             a_cookie_is_good_for_its_user_alone [];

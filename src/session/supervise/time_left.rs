@@ -25,8 +25,13 @@ impl TimeLeft {
         let Some(left) = job.time_left(Timestamp::now()) else { return };
         let due = WARNINGS.iter().filter(|warning| left <= **warning).count();
         if due > self.warned {
+            let terminals = terminals.list();
+            if terminals.is_empty() {
+                // Whoever opens one is told then.
+                return;
+            }
             let text = format!("{} left of this job's time", span(left));
-            for terminal in terminals.list() {
+            for terminal in terminals {
                 terminal.notify_owner(&text);
             }
         }

@@ -8,7 +8,7 @@ use slurm::{Export, Job, JobId, Slurm, State as JobState, Submission, SubmitErro
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
 
 use super::{
@@ -45,6 +45,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 const VERDICT: Duration = Duration::from_secs(60);
 /// How long a job may take to go when its host has.
 const GOING: Duration = Duration::from_secs(10);
+/// How long Slurm may take to end a job before that is left to its owner: less than `stop` waits.
+const PARTING: Duration = Duration::from_secs(20);
+
 /// What was opened before the session.
 pub(super) struct Opened {
     pub(super) slurm: Slurm,
@@ -184,9 +187,13 @@ impl<'a> Gate<'a> {
             tokio::join!(self.door.close(&why), self.ssh.close());
             return (end, self.record);
         }
-        self.end_job(&end).await;
+        let left = self.end_job(&end).await;
         tokio::join!(self.door.close(&why), self.ssh.close());
         put_down(&mut self.record, &end);
+        if let (Some(reason), Some(left)) = (&mut self.record.reason, left) {
+            *reason += "; ";
+            *reason += &left;
+        }
         // A disk that is full must not keep the session from ending; then that is what is said of it.
         let _ = self.records.write(&self.record);
         (end, self.record)
@@ -511,40 +518,41 @@ impl<'a> Gate<'a> {
         Some(End::Job(format!("Slurm ended its job: {end}")))
     }
 
-    /// Leaves no job behind. One whose host has ended goes by itself, as a rule.
-    async fn end_job(&mut self, end: &End) {
+    /// Leaves no job behind. One whose host has ended goes by itself, as a rule. Says what could not be done: where Slurm
+    /// does not answer, a session ends all the same.
+    async fn end_job(&mut self, end: &End) -> Option<String> {
         let (Some(watch), Some(id)) = (&mut self.job, self.record.job.as_ref().map(|job| job.id)) else {
-            return;
+            return None;
         };
         let host_ended = self.far.is_some() && !matches!(end, End::Stopped(None));
-        let gone = |state: JobState| state.is_ended() || state == JobState::Completing;
         watch.interest(Interest::Waiting);
         watch.interest(Interest::Keen);
-        let until = Instant::now() + if host_ended { GOING } else { Duration::ZERO };
-        let mut cancelled = false;
+        let begun = Instant::now();
+        let cancel_at = begun + if host_ended { GOING } else { Duration::ZERO };
+        let mut cancelling = None;
         loop {
-            if !cancelled && Instant::now() >= until {
-                let slurm = self.opened.slurm.clone();
-                let done = spawn_blocking(move || slurm.cancel(id)).await;
-                if let Ok(Err(error)) = done {
-                    tracing::warn!(%error, "the job could not be cancelled");
-                }
-                cancelled = true;
-            }
-            let wait = if cancelled { GOING } else { until.saturating_duration_since(Instant::now()) };
             tokio::select! {
-                job = watch.news.recv() => match job {
-                    Some(job) => {
-                        if let Some(record) = &mut self.record.job {
-                            record.update(&job);
-                        }
-                        if gone(job.state) {
-                            return;
-                        }
+                job = watch.news.recv() => {
+                    let job = job?;
+                    if let Some(record) = &mut self.record.job {
+                        record.update(&job);
                     }
-                    None => return,
-                },
-                () = sleep(wait) => if cancelled { return },
+                    if job.state.is_ended() || job.state == JobState::Completing {
+                        return None;
+                    }
+                }
+                () = sleep_until(cancel_at), if cancelling.is_none() => {
+                    let slurm = self.opened.slurm.clone();
+                    // It is not waited for: a program that hangs with its controller is Slurm's own.
+                    cancelling = Some(spawn_blocking(move || {
+                        if let Err(error) = slurm.cancel(id) {
+                            tracing::warn!(%error, "the job could not be cancelled");
+                        }
+                    }));
+                }
+                () = sleep_until(begun + PARTING) => {
+                    return Some(format!("Slurm does not say that its job {id} has ended: see squeue, and scancel {id}"));
+                }
             }
         }
     }
