@@ -23,6 +23,7 @@ mod forwards;
 mod gateway;
 mod harness;
 mod in_job;
+mod in_job_attacks;
 mod in_job_faults;
 mod in_job_ways;
 mod loopback;
@@ -189,6 +190,12 @@ fn proofs() -> Vec<Trial> {
             two_nodes_serve_two_sessions_and_are_left_as_they_were [Apptainer, Pasta, Slurm]
             a_cell_run_on_a_node_gives_its_result [Apptainer, Pasta, Browser, Slurm]
             stop_asks_before_it_kills_on_a_node_as_well [Slurm];
+        in_job_attacks:
+            threat_40_nothing_of_slurm_s_holds_a_secret [Slurm]
+            threat_41_nobody_but_the_session_s_own_job_is_let_through [Slurm]
+            threat_41_strangers_who_say_nothing_keep_nobody_out [Slurm]
+            threat_42_a_host_tells_nothing_to_a_false_gateway [Slurm]
+            threat_42_nobody_takes_the_port_that_hosts_dial [Slurm];
         in_job_ways:
             every_command_reaches_a_session_in_a_job [Apptainer, Slurm]
             ssh_and_all_that_stands_on_it_reach_a_session_in_a_job [OpenSsh, Slurm]
