@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::json;
+use slurm::Slurm;
 
 use super::{
     Failure,
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{
-        Config, Overrides, node_name,
+        Config, Overrides,
         paths::{PrivateFolder, state_folder},
     },
     session::{
@@ -74,43 +75,71 @@ pub(super) fn new_url(record: &Record) -> Result<String, Failure> {
 /// How long Slurm may take to say how the jobs are, where somebody waits for it.
 const SLURMS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Asks Slurm how the jobs are of sessions whose gateways are gone, and puts down as ended what has ended.
+/// Asks Slurm how the jobs are of sessions of which nothing here can tell, and puts down as ended what has ended: those whose
+/// gateways are gone, and those that were started on another node within a job.
 pub(super) fn settle_jobs(records: &mut [Record]) {
-    if !records.iter().any(|record| record.detached && record.state != State::Ended) {
+    let unknown = |record: &Record| {
+        let job = record.job.as_ref().filter(|_| record.detached);
+        let job = job.or_else(|| record.within.as_ref().filter(|_| !record.is_here()));
+        job.filter(|_| record.state != State::Ended).map(|job| job.id)
+    };
+    let mut ids: Vec<_> = records.iter().filter_map(unknown).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.is_empty() {
         return;
     }
     let programs = Config::load(&Overrides::default()).ok().map(|resolved| resolved.config.slurm.programs);
-    let slurm = slurm::Slurm::find(programs.as_ref().and_then(|programs| programs.path()));
-    let jobs = slurm.ok().and_then(|slurm| {
-        slurm.with_deadline(SLURMS_PATIENCE).jobs_of_user(nix::unistd::getuid().as_raw()).ok()
-    });
-    for record in records.iter_mut().filter(|record| record.detached && record.state != State::Ended) {
-        let Some(its) = &mut record.job else { continue };
-        match &jobs {
+    let slurm = Slurm::find(programs.as_ref().and_then(|programs| programs.path()));
+    let jobs = slurm.ok().and_then(|slurm| slurm.with_deadline(SLURMS_PATIENCE).jobs(&ids).ok());
+    for record in records {
+        let Some(id) = unknown(record) else { continue };
+        let Some(its) = (if record.detached { &mut record.job } else { &mut record.within }) else {
+            continue;
+        };
+        its.linked = false;
+        let found = jobs.as_ref().and_then(|jobs| jobs.iter().find(|job| job.id == id));
+        match found {
             // It says nothing: all is as it was.
             None => its.state = slurm::State::Undetermined,
-            Some(jobs) => {
-                let found = jobs.iter().find(|job| job.id == its.id).cloned();
-                its.update(&found.unwrap_or_else(|| slurm::Job::only(its.id, slurm::State::Gone)));
-                its.linked = false;
-            }
+            Some(job) => its.update(job),
         }
         if its.state.is_ended() {
+            let gone = if record.detached { "its gateway was gone, and " } else { "" };
+            record.reason = Some(format!("{gone}its job {id} is {}", its.state));
             record.state = State::Ended;
-            record.reason = Some(format!("its gateway was gone, and its job {} is {}", its.id, its.state));
             record.ended_at = Some(jiff::Timestamp::now());
             // What cannot be written now is found again at the next look.
-            if let Some(Ok(Some(folder))) =
-                record.log.parent().and_then(std::path::Path::parent).map(PrivateFolder::existing)
-            {
-                let _ = Records::open(folder).write(record);
-            }
+            let _ = records_of(record).map(|records| records.write(record));
         }
     }
 }
 
 pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
-    if let Some(node) = record.node.as_deref().filter(|node| *node != node_name().as_str()) {
+    gateway_is_here(record)?;
+    if record.detached {
+        return Err(Failure::Session(format!(
+            "the gateway of {0} is gone, its job is not: `shlogin attach {0}` takes it over",
+            record.name
+        )));
+    }
+    Client::connect(&record.footprint.session)
+        .map_err(Failure::io(format!("cannot reach session {}", record.name)))
+}
+
+/// The records among which this one is, which may be another node's.
+pub(super) fn records_of(record: &Record) -> Result<Records, Failure> {
+    let folder = record.log.parent().and_then(std::path::Path::parent).map(PrivateFolder::existing);
+    match folder {
+        Some(Ok(Some(folder))) => Ok(Records::open(folder)),
+        Some(Err(error)) => Err(error.into()),
+        _ => Err(Failure::Session(format!("the records of {} are gone", record.name))),
+    }
+}
+
+/// That a session's gateway is on this node: there is nothing to be said to one on another.
+pub(super) fn gateway_is_here(record: &Record) -> Result<(), Failure> {
+    if let Some(node) = record.node.as_deref().filter(|_| !record.is_here()) {
         let attach = if record.job.is_some() {
             format!(", or take it over by `shlogin attach {}`", record.name)
         } else {
@@ -121,14 +150,7 @@ pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
             record.name
         )));
     }
-    if record.detached {
-        return Err(Failure::Session(format!(
-            "the gateway of {0} is gone, its job is not: `shlogin attach {0}` takes it over",
-            record.name
-        )));
-    }
-    Client::connect(&record.footprint.session)
-        .map_err(Failure::io(format!("cannot reach session {}", record.name)))
+    Ok(())
 }
 
 pub(super) fn forget(args: &ForgetArgs, output: &Output) -> Result<ExitCode, Failure> {
@@ -175,6 +197,11 @@ fn table(records: &[Record]) -> String {
             (State::Running, _) => "running".to_owned(),
             (State::Ended, Some(status)) => format!("ended {status}"),
             (State::Ended, None) => "ended".to_owned(),
+        };
+        // Of what another node said last, nobody here knows whether it holds.
+        let state = match &record.node {
+            Some(node) if !record.is_here() && record.state != State::Ended => format!("{state} on {node}"),
+            _ => state,
         };
         let started = record.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
         let what = record.image.clone().unwrap_or_else(|| record.command.join(" "));

@@ -9,7 +9,7 @@ use super::{
     Failure,
     args::StopArgs,
     output::Output,
-    sessions::{records, settle_jobs},
+    sessions::{gateway_is_here, records, records_of, settle_jobs},
 };
 use crate::{
     config::{Config, Overrides},
@@ -30,13 +30,20 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     let mut chosen = choose(args, &records)?;
     settle_jobs(&mut chosen);
     chosen.retain(|record| record.state != State::Ended);
+    // Nothing here knows of the processes of another node.
+    if args.all {
+        chosen.retain(Record::is_here);
+    }
+    for record in &chosen {
+        gateway_is_here(record)?;
+    }
     let grace = args.grace.map(|span| span.duration());
     // All are asked before any is waited for.
     let (detached, attended): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|record| record.detached);
     let asked: Vec<_> = attended.iter().map(|record| (record, ask(record, grace))).collect();
     let mut stopped = Vec::new();
     for mut record in detached {
-        cancel(&mut record, &records)?;
+        cancel(&mut record)?;
         stopped.push(record.name.to_string());
     }
     for (record, asked) in asked {
@@ -57,7 +64,7 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
 }
 
 /// Ends the job of a session whose gateway is gone: Slurm gives its app what time the site's `KillWait` says.
-fn cancel(record: &mut Record, records: &Records) -> Result<(), Failure> {
+fn cancel(record: &mut Record) -> Result<(), Failure> {
     let Some(job) = record.job.as_ref().map(|job| job.id) else { return Ok(()) };
     let failed = |error: &dyn std::fmt::Display| {
         Failure::Session(format!("cannot cancel job {job} of {}: {error}", record.name))
@@ -68,7 +75,7 @@ fn cancel(record: &mut Record, records: &Records) -> Result<(), Failure> {
     record.state = State::Ended;
     record.reason = Some(format!("its gateway was gone; its job {job} was cancelled"));
     record.ended_at = Some(jiff::Timestamp::now());
-    Ok(records.write(record)?)
+    Ok(records_of(record)?.write(record)?)
 }
 
 fn choose(args: &StopArgs, records: &Records) -> Result<Vec<Record>, Failure> {

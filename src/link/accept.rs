@@ -24,6 +24,7 @@ use super::{
     Fingerprint, Identity, IdentityError, Proof,
     hello::{Hello, LONGEST, Reply, Run, StreamId, VERSION, statement},
     message::{hear, say},
+    proof::Doubt,
     tls::binding,
 };
 use crate::words::SessionId;
@@ -163,7 +164,8 @@ enum Verdict {
     Known,
     /// It takes the session.
     Takes,
-    Later,
+    /// It is to ask again; what the log says.
+    Later(String),
     /// What it is told, and what the log says.
     Refused(&'static str, String),
 }
@@ -182,7 +184,10 @@ impl Gate {
             (peer.ok_or(io::ErrorKind::InvalidData)?, binding(tls).map_err(io::Error::other)?);
         let hello: Hello = hear(&mut stream, LONGEST).await?;
         match self.verdict(&hello, peer, &binding).await {
-            Verdict::Later => say(&mut stream, &Reply::Later).await,
+            Verdict::Later(reason) => {
+                say(&mut stream, &Reply::Later).await?;
+                Err(io::Error::other(reason))
+            }
             Verdict::Refused(why, reason) => {
                 say(&mut stream, &Reply::Refused { why: why.to_owned() }).await?;
                 Err(io::Error::other(reason))
@@ -193,10 +198,8 @@ impl Gate {
 
     async fn verdict(&self, hello: &Hello, peer: Fingerprint, binding: &str) -> Verdict {
         if hello.version != VERSION {
-            return Verdict::Refused(
-                "another version of shlogin holds this session",
-                "another version".to_owned(),
-            );
+            // Its gateway may yet be one of its own version.
+            return Verdict::Later("it speaks another version of this".to_owned());
         }
         if hello.session != self.session {
             return Verdict::Refused(
@@ -204,27 +207,29 @@ impl Gate {
                 "another session's host".to_owned(),
             );
         }
-        let held = self.held().as_ref().map(|held| (held.run.clone(), held.peer));
-        if let Some((run, its)) = &held
-            && (run.id, *its) == (hello.run.id, peer)
-        {
+        if self.held().as_ref().is_some_and(|held| (held.run.id, held.peer) == (hello.run.id, peer)) {
             return Verdict::Known;
         }
         let statement = statement(self.session, &hello.run, binding);
-        if let Err(reason) = self.proof.holds(peer, hello.credential.clone(), statement).await {
-            return Verdict::Refused("you are not this session's host", reason);
+        match self.proof.holds(peer, hello.credential.clone(), statement).await {
+            Ok(()) => {}
+            Err(Doubt::Stranger(why)) => return Verdict::Refused("you are not this session's host", why),
+            Err(Doubt::Unproven(why)) => return Verdict::Later(why),
         }
         let expected = *self.expected.borrow();
-        let Some(job) = expected.job else { return Verdict::Later };
+        let Some(job) = expected.job else { return Verdict::Later("its job has no number yet".to_owned()) };
         if job != hello.run.job {
             return Verdict::Refused(
                 "this is not the session's job",
                 format!("job {} is not {job}", hello.run.job),
             );
         }
-        let least = held.map_or(expected.restarts, |(run, _)| {
-            if run.job == job { run.restarts.max(expected.restarts) } else { expected.restarts }
-        });
+        if hello.run.restarts > expected.restarts {
+            return Verdict::Later("Slurm has not said yet that the job was started anew".to_owned());
+        }
+        // As it is now: another may have come while this one was looked at.
+        let held = self.held().as_ref().map(|held| held.run.clone()).filter(|run| run.job == job);
+        let least = held.map_or(expected.restarts, |run| expected.restarts.max(run.restarts + 1));
         if hello.run.restarts < least {
             return Verdict::Refused(
                 "the job was started anew since",

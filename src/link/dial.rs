@@ -1,6 +1,6 @@
 //! The host's end: dials the gateway for as long as the session lives, and dials again whenever the connection is lost.
 
-use std::{io, time::Duration};
+use std::{collections::HashSet, io, net::SocketAddr, time::Duration};
 
 use nginx_free::lasting::{Carrier, Lasting, LastingLimits, lasting};
 use tokio::{
@@ -118,11 +118,32 @@ impl Dialler {
         }
     }
 
+    /// Tries all addresses of the gateway: what answers at one of them may be somebody else.
     async fn attempt(&self, stream: Option<StreamId>) -> Result<Attempt, AttemptError> {
         // Read each time: the gateway may be another one by now, on another node.
         let meet = Rendezvous::read(&self.folder)?;
         let connector = TlsConnector::from(self.identity.client(meet.gateway)?);
-        let tcp = connect(&meet).await?;
+        let mut last = AttemptError::from(io::Error::from(io::ErrorKind::AddrNotAvailable));
+        for address in addresses(&meet).await {
+            match self.at(address, &meet, &connector, stream).await {
+                Err(AttemptError::Later) => return Err(AttemptError::Later),
+                Err(error) => last = error,
+                reached => return reached,
+            }
+        }
+        Err(last)
+    }
+
+    async fn at(
+        &self,
+        address: SocketAddr,
+        meet: &Rendezvous,
+        connector: &TlsConnector,
+        stream: Option<StreamId>,
+    ) -> Result<Attempt, AttemptError> {
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let tcp = timeout(CONNECT, TcpStream::connect(address)).await.map_err(late)??;
+        tcp.set_nodelay(true)?;
         let said = async {
             let mut tls = connector.connect(server_name(), tcp).await?;
             let binding = binding(tls.get_ref().1).map_err(io::Error::other)?;
@@ -141,10 +162,10 @@ impl Dialler {
             let reply: Reply = hear(&mut tls, LONGEST).await?;
             Ok::<_, io::Error>((reply, tls))
         };
-        match timeout(PATIENCE, said).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+        match timeout(PATIENCE, said).await.map_err(late)?? {
             (Reply::Welcome { stream }, tls) => Ok(Attempt::Welcome(stream, tls)),
             (Reply::Refused { why }, _) => Ok(Attempt::Refused(why)),
-            (Reply::Later, _) => Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
+            (Reply::Later, _) => Err(AttemptError::Later),
         }
     }
 }
@@ -157,29 +178,20 @@ enum AttemptError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("the gateway does not know this host yet")]
+    Later,
 }
 
-async fn connect(meet: &Rendezvous) -> io::Result<TcpStream> {
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+/// Where the gateway may be, in the order in which to try.
+async fn addresses(meet: &Rendezvous) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
     for host in &meet.hosts {
-        let addresses = match timeout(CONNECT, lookup_host((host.as_str(), meet.port))).await {
-            Ok(Ok(addresses)) => addresses,
-            Ok(Err(error)) => {
-                last = error;
-                continue;
-            }
-            Err(_) => continue,
-        };
-        for address in addresses {
-            match timeout(CONNECT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
+        // A name that nobody knows here is none; its address is in the list as well.
+        if let Ok(Ok(addresses)) = timeout(CONNECT, lookup_host((host.as_str(), meet.port))).await {
+            found.extend(addresses);
         }
     }
-    Err(last)
+    let mut seen = HashSet::new();
+    found.retain(|address| seen.insert(*address));
+    found
 }

@@ -29,5 +29,5 @@ pub use accept::{Expected, Linked, Links, OpenError};
 pub use dial::{DialError, Dialler};
 pub use hello::{Run, RunId};
 pub use proof::{Proof, Prover};
-pub use rendezvous::{Rendezvous, RendezvousError, gateway_key, host_key, kept_host_key};
+pub use rendezvous::{Rendezvous, RendezvousError, gateway_key, host_key, kept_host_key, remove_keys};
 pub use tls::{Fingerprint, Identity, IdentityError};

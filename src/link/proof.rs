@@ -29,6 +29,24 @@ const LIFETIME: std::time::Duration = std::time::Duration::from_secs(300);
 /// Credentials that are looked at, at a time: each takes a process, and strangers send what they like.
 static LOOKED_AT: Semaphore = Semaphore::const_new(16);
 
+/// Why a proof does not hold. For the gateway's own log.
+pub(super) enum Doubt {
+    /// It is somebody else's, and will be for ever.
+    Stranger(String),
+    /// Nothing is proven, which may be MUNGE's fault: a daemon that is just being started says as little of its own user.
+    Unproven(String),
+}
+
+impl From<MungeError> for Doubt {
+    fn from(error: MungeError) -> Self {
+        let why = error.to_string();
+        match error {
+            MungeError::Replayed | MungeError::NotForUs | MungeError::Invalid(_) => Self::Stranger(why),
+            _ => Self::Unproven(why),
+        }
+    }
+}
+
 impl Proof {
     /// Whether it holds. The reason where it does not is for the gateway's own log.
     pub(super) async fn holds(
@@ -36,26 +54,27 @@ impl Proof {
         peer: Fingerprint,
         credential: Option<String>,
         statement: String,
-    ) -> Result<(), String> {
+    ) -> Result<(), Doubt> {
         match self {
             Self::Key(known) if *known == peer => Ok(()),
-            Self::Key(_) => Err("it does not have the session's key".to_owned()),
+            Self::Key(_) => Err(Doubt::Stranger("it does not have the session's key".to_owned())),
             Self::Munge(munge) => {
-                let credential = credential.ok_or("it has no MUNGE credential")?;
+                let missing = || Doubt::Unproven("it has no MUNGE credential".to_owned());
+                let credential = credential.ok_or_else(missing)?;
                 let (munge, turn) = (munge.clone(), LOOKED_AT.acquire().await);
                 let decoded = spawn_blocking(move || {
                     let _turn = turn;
                     munge.decode(&credential)
                 });
-                let decoded = decoded.await;
-                let decoded =
-                    decoded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                let decoded = decoded.await.map_err(|error| Doubt::Unproven(error.to_string()))??;
                 let own = nix::unistd::geteuid().as_raw();
                 if decoded.uid != own {
-                    return Err(format!("its credential is of user {}, not of {own}", decoded.uid));
+                    let whose = format!("its credential is of user {}, not of {own}", decoded.uid);
+                    return Err(Doubt::Stranger(whose));
                 }
                 if decoded.payload != statement.as_bytes() {
-                    return Err("its credential is of another connection, session or job".to_owned());
+                    let what = "its credential is of another connection, session or job";
+                    return Err(Doubt::Stranger(what.to_owned()));
                 }
                 Ok(())
             }

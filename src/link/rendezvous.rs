@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, Identity, IdentityError};
+use super::{Fingerprint, Identity, IdentityError, RunId};
 use crate::{
     config::paths::{Durability, FolderError, PrivateFolder},
     words::SessionId,
@@ -30,6 +30,8 @@ pub struct Rendezvous {
     pub port: u16,
     /// The gateway's certificate.
     pub gateway: Fingerprint,
+    /// The gateway's process, told from another at the same place.
+    pub gate: RunId,
     /// The socket of the MUNGE daemon, where it is not MUNGE's own default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub munge_socket: Option<PathBuf>,
@@ -74,6 +76,19 @@ impl Rendezvous {
     }
 }
 
+/// Removes what the folder holds for the link: nobody needs it any more.
+///
+/// # Errors
+/// As `unlink(2)`; what is not there is no error.
+pub fn remove_keys(folder: &PrivateFolder) -> std::io::Result<()> {
+    [GATEWAY_KEY, HOST_KEY, FILE].iter().try_for_each(|name| {
+        match std::fs::remove_file(folder.path().join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    })
+}
+
 /// The gateway's key of this session, made where there is none.
 ///
 /// # Errors
@@ -95,7 +110,8 @@ pub fn host_key(folder: &PrivateFolder) -> Result<Identity, RendezvousError> {
 /// # Errors
 /// As [`FolderError`].
 pub fn kept_host_key(folder: &PrivateFolder) -> Result<Option<Identity>, RendezvousError> {
-    Ok(folder.read(HOST_KEY)?.map(|text| Identity::from_pem(&text)).transpose()?)
+    let text = folder.read(HOST_KEY)?.map(zeroize::Zeroizing::new);
+    Ok(text.map(|text| Identity::from_pem(&text)).transpose()?)
 }
 
 fn key(folder: &PrivateFolder, name: &str) -> Result<Identity, RendezvousError> {

@@ -141,6 +141,13 @@ pub struct Record {
     pub footprint: Footprint,
 }
 
+impl Record {
+    /// Whether its gateway is on this node, so that something can be said of it.
+    pub fn is_here(&self) -> bool {
+        self.node.as_deref().is_none_or(|node| node == node_name().as_str())
+    }
+}
+
 /// Why a record cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
@@ -190,6 +197,11 @@ impl Records {
     /// # Errors
     /// As [`RecordsError`].
     pub fn all(&self) -> Result<Vec<Record>, RecordsError> {
+        self.read_all(None)
+    }
+
+    /// All of them; those that say no node are of `node`.
+    fn read_all(&self, node: Option<&str>) -> Result<Vec<Record>, RecordsError> {
         let failed = |source| RecordsError::Io { path: self.state.path().to_owned(), source };
         let mut found = Vec::new();
         for entry in fs::read_dir(self.state.path()).map_err(failed)? {
@@ -199,7 +211,8 @@ impl Records {
             }
             // One folder that cannot be used must not hide the others; its owner finds it when she looks for it.
             let Ok(Some(folder)) = self.state.existing_folder(&name) else { continue };
-            if let Ok(Some(record)) = read(&folder) {
+            if let Ok(Some(mut record)) = read(&folder) {
+                record.node = record.node.or_else(|| node.map(str::to_owned));
                 found.push(settle(record, &folder));
             }
         }
@@ -219,7 +232,8 @@ impl Records {
             if path != own
                 && let Ok(Some(other)) = PrivateFolder::existing(&path)
             {
-                found.extend(Self::open(other).all().unwrap_or_default());
+                let node = entry.file_name();
+                found.extend(Self::open(other).read_all(node.to_str()).unwrap_or_default());
             }
         }
         found.sort_by_key(|record| record.started_at);

@@ -51,6 +51,17 @@ impl SessionSpec {
         folder.write(SAVED, &serde_json::to_vec(&text)?, Durability::Lasting).map_err(io::Error::other)
     }
 
+    /// Removes it.
+    ///
+    /// # Errors
+    /// As `unlink(2)`; one that is not there is no error.
+    pub fn remove_from(folder: &PrivateFolder) -> io::Result<()> {
+        match std::fs::remove_file(folder.path().join(SAVED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// One that was kept, with this process's environment.
     ///
     /// # Errors

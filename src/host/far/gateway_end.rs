@@ -139,11 +139,12 @@ pub(super) async fn tell(trunk: &Trunk, what: &Ask) -> io::Result<()> {
     }
 }
 
-/// A channel as a socket of this process, with a task in between. What breaks one breaks the other.
+/// A channel as a socket of this process, with a task in between. A unix socket knows no broken end: what breaks over there
+/// is an end here, as it is to all who read one.
 pub(super) fn joined(mut channel: Channel) -> io::Result<AppStream> {
     let (ours, mut theirs) = UnixStream::pair()?;
     tokio::spawn(async move {
-        // Where it fails, both are dropped, and neither was shut down: a broken connection is no end.
+        // Where it fails, both are dropped.
         let _ = tokio::io::copy_bidirectional_with_sizes(&mut channel, &mut theirs, JOINT, JOINT).await;
     });
     Ok(AppStream::Unix(ours))

@@ -16,7 +16,7 @@ use http::StatusCode;
 use nginx_free::trunk::{Asked, Channel};
 use nix::{fcntl::OFlag, pty::Winsize, sys::signal::Signal, unistd::pipe2};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
     time::timeout,
 };
 
@@ -42,7 +42,8 @@ const UNDER_WAY: usize = 2;
 pub struct Reach {
     host: Arc<LocalHost>,
     running: Mutex<HashMap<u64, mpsc::Sender<Told>>>,
-    waiting: Mutex<HashMap<u64, AppStream>>,
+    /// Those who have come in, each with its place among them.
+    waiting: Mutex<HashMap<u64, (AppStream, OwnedSemaphorePermit)>>,
     next: AtomicU64,
 }
 
@@ -87,7 +88,7 @@ impl Reach {
             Some(TAKE) => {
                 let number = path.strip_prefix('/').and_then(|number| number.parse().ok());
                 match number.and_then(|number: u64| lock(&self.waiting).remove(&number)) {
-                    Some(stream) => relay(asked, stream).await,
+                    Some((stream, _)) => relay(asked, stream).await,
                     None => return refuse(asked, StatusCode::NOT_FOUND),
                 }
             }
@@ -123,9 +124,14 @@ impl Reach {
     }
 
     /// Keeps a connection until it is taken, or for so long; returns its number.
-    pub(super) fn keep(self: &Arc<Self>, stream: AppStream, patience: Duration) -> u64 {
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        stream: AppStream,
+        place: OwnedSemaphorePermit,
+        patience: Duration,
+    ) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.waiting).insert(number, stream);
+        lock(&self.waiting).insert(number, (stream, place));
         let reach = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(patience).await;
@@ -176,10 +182,14 @@ impl Reach {
         let (tell, told) = mpsc::channel(4);
         lock(&self.running).insert(id, tell);
         let known = Known { reach: self, id };
-        outgoing.say(&Answer::Started { id }).await?;
+        let told_so = outgoing.say(&Answer::Started { id }).await;
         let (ended, exit) = watch::channel(None);
         tokio::spawn(async move { ended.send(Some(started.exit().await.ok())) });
-        let whole = attend(&mut incoming, outgoing, ours, told, exit.clone()).await;
+        // Whoever has gone meanwhile leaves a program that has to be hung up.
+        let whole = match told_so {
+            Ok(()) => attend(&mut incoming, outgoing, ours, told, exit.clone()).await,
+            Err(_) => false,
+        };
         drop(known);
         if whole {
             // The gateway closes first: a channel that is dropped here could overtake what was said last.

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use nginx_free::trunk::{Channel, Trunk};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     Answer, Ask, LISTEN, TAKE,
@@ -11,7 +11,7 @@ use super::{
     host_end::Reach,
     packet::packets,
 };
-use crate::host::AppStream;
+use crate::host::{AppStream, InsideListener};
 
 /// Those who have come in and were not taken yet.
 const WAITING: usize = 32;
@@ -73,6 +73,15 @@ impl FarListener {
     }
 }
 
+/// The next one, when there is a place to wait in: a program of the session's may come as often as it likes.
+async fn next(
+    listener: &InsideListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<((AppStream, Option<SocketAddr>), OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((listener.accept().await?, place))
+}
+
 /// The host's half: listens inside, and says who comes.
 pub(super) async fn serve(reach: &Arc<Reach>, channel: Channel) -> io::Result<()> {
     let (mut incoming, mut outgoing) = packets(channel);
@@ -86,11 +95,12 @@ pub(super) async fn serve(reach: &Arc<Reach>, channel: Channel) -> io::Result<()
         }
     };
     outgoing.say(&Answer::Listening { port: listener.port() }).await?;
+    let places = Arc::new(Semaphore::new(WAITING));
     loop {
         tokio::select! {
-            come = listener.accept() => {
-                let (stream, from) = come?;
-                let number = reach.keep(stream, PATIENCE);
+            come = next(&listener, &places) => {
+                let ((stream, from), place) = come?;
+                let number = reach.keep(stream, place, PATIENCE);
                 outgoing.say(&Answer::Incoming { number, from }).await?;
             }
             // It says nothing more: whatever comes is its end.

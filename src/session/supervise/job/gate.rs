@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::gate_life::{Gate, Opened};
 use crate::{
     config::paths::PrivateFolder,
-    link::{self, Expected, Identity, Links, Proof, Rendezvous},
+    link::{self, Expected, Identity, Links, Proof, Rendezvous, RunId},
     sandbox::protocol,
     session::{
         BatchSpec, MungeUse, Record, Records, SessionSpec,
@@ -75,6 +75,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     rights::drop_capabilities().map_err(failed("dropping capabilities"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed("starting its runtime"))?;
+    let resumes = spec.batch.as_ref().is_some_and(|batch| batch.resume.is_some());
     let mut record = spec.record.clone();
     record.pid = std::process::id();
     record.pid_began = process::start_ticks(nix::unistd::Pid::this()).ok();
@@ -98,8 +99,11 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
             Ok(gate) => gate.live().await,
             Err(why) => {
                 let end = End::Broken(why);
-                put_down(&mut record, &end);
-                let _ = records.write(&record);
+                // A session that goes on without this gateway has not ended.
+                if !resumes {
+                    put_down(&mut record, &end);
+                    let _ = records.write(&record);
+                }
                 (end, record)
             }
         }
@@ -125,10 +129,10 @@ fn open(spec: &SessionSpec, folder: &PrivateFolder, listener: OwnedFd) -> Result
         hosts: batch.link_hosts.clone(),
         port,
         gateway: identity.fingerprint(),
+        gate: RunId::random(),
         munge_socket,
         patience: batch.startup_timeout.as_secs(),
     };
-    meet.write(folder).map_err(|error| error.to_string())?;
     let folder = PrivateFolder::existing(folder.path()).ok().flatten().ok_or("its folder is gone")?;
     let (expected, wanted) = watch::channel(Expected::default());
     let links = links(listener, &spec.record, &identity, proof, wanted)?;
@@ -155,7 +159,14 @@ fn proof(
         let identity = link::host_key(folder).map_err(|error| error.to_string())?;
         Ok((Proof::Key(identity.fingerprint()), None))
     };
-    if batch.munge == MungeUse::Off {
+    // A host that runs already was told by an earlier gateway.
+    let kept = link::kept_host_key(folder).map_err(|error| error.to_string())?.is_some();
+    let munge_use = match (&batch.resume, kept) {
+        (Some(_), true) => MungeUse::Off,
+        (Some(_), false) => MungeUse::Require,
+        (None, _) => batch.munge,
+    };
+    if munge_use == MungeUse::Off {
         return key();
     }
     let socket =
@@ -167,7 +178,7 @@ fn proof(
     });
     match munge {
         Ok(munge) => Ok((Proof::Munge(munge), socket)),
-        Err(why) if batch.munge == MungeUse::Require => {
+        Err(why) if munge_use == MungeUse::Require => {
             Err(format!("MUNGE is required, and does not work: {why}"))
         }
         Err(why) => {

@@ -20,7 +20,7 @@ use crate::{
     config::paths::PrivateFolder,
     gateway::Phase,
     host::{Channel, Dialer, FarHost, Host},
-    link::{Expected, Linked, Links, Rendezvous, RunId},
+    link::{self, Expected, Linked, Links, Rendezvous, RunId},
     sandbox::protocol::Endpoint,
     session::{
         BatchSpec, JobRecord, Record, Records, SessionSpec, State,
@@ -66,6 +66,11 @@ pub(super) struct Gate<'a> {
     records: &'a Records,
     launcher: Channel,
     attached: bool,
+    /// Another gateway had it before: whoever gave it this one may go, and the session goes on.
+    resumed: bool,
+    /// Its owner has been given a URL.
+    answered: bool,
+    submitting: Option<JoinHandle<Result<JobId, String>>>,
     opened: Opened,
     door: door::Door,
     ssh: Server,
@@ -79,6 +84,8 @@ pub(super) struct Gate<'a> {
     job: Option<Watch>,
     far: Option<FarLife>,
     run: Option<RunId>,
+    /// How often its job had been started before that run.
+    restarts: u32,
     /// It is to end: when to lose patience with its host.
     ending: Option<Instant>,
     /// What its host said last, when Slurm ended it; when to wait no longer for Slurm's own word.
@@ -113,6 +120,7 @@ impl<'a> Gate<'a> {
     ) -> Result<Self, String> {
         let io = |error: std::io::Error| error.to_string();
         let batch = spec.batch.clone().ok_or("there is no job to submit")?;
+        let resumed = batch.resume.is_some();
         let launcher = launcher.try_clone().and_then(Channel::new).map_err(io)?;
         let (trunk, trunk_seen) = watch::channel(None);
         let (endpoint, endpoint_seen) = watch::channel(None);
@@ -151,6 +159,8 @@ impl<'a> Gate<'a> {
         };
         requests.listen(&spec.work.sandbox.footprint.session).map_err(io)?;
         record.state = State::Waiting;
+        // From here on hosts find this gateway, and one that had the session before gives it up.
+        opened.meet.write(&opened.folder).map_err(|error| error.to_string())?;
         records.write(&record).map_err(|error| error.to_string())?;
         Ok(Self {
             log: LogSink::new(output).map_err(io)?,
@@ -160,6 +170,9 @@ impl<'a> Gate<'a> {
             records,
             launcher,
             attached: true,
+            resumed,
+            answered: false,
+            submitting: None,
             opened,
             door,
             ssh,
@@ -172,6 +185,7 @@ impl<'a> Gate<'a> {
             job: None,
             far: None,
             run: None,
+            restarts: 0,
             ending: None,
             left: None,
             time_left: TimeLeft::default(),
@@ -181,11 +195,18 @@ impl<'a> Gate<'a> {
     /// From the submission of the job to the session's end.
     pub(super) async fn live(mut self) -> (End, Record) {
         let end = self.until_the_end().await;
+        let end = if self.still_ours() { end } else { End::TakenOver };
         let why = end.to_string();
         if end == End::TakenOver {
             // Job, record and folder are the other's.
             tokio::join!(self.door.close(&why), self.ssh.close());
             return (end, self.record);
+        }
+        if self.submitting.is_some()
+            && let Ok(id) = submitted(&mut self.submitting).await
+        {
+            // It came too late, and has to go again.
+            self.watch(JobRecord::new(id));
         }
         let left = self.end_job(&end).await;
         tokio::join!(self.door.close(&why), self.ssh.close());
@@ -196,6 +217,9 @@ impl<'a> Gate<'a> {
         }
         // A disk that is full must not keep the session from ending; then that is what is said of it.
         let _ = self.records.write(&self.record);
+        if let Err(error) = forget_secrets(&self.opened.folder) {
+            tracing::warn!(%error, "what the link needed is still in the session's folder");
+        }
         (end, self.record)
     }
 
@@ -205,20 +229,17 @@ impl<'a> Gate<'a> {
         let mut log_len = self.log_len.clone();
         let mut renewed = Box::pin(self.door.renewed());
         let (mut linked, mut carried) = (self.opened.links.linked(), self.opened.links.carried());
-        let mut submitting = match self.batch.resume.take() {
-            Some(job) => {
-                self.watch(job);
-                None
-            }
-            None => Some(self.submit()),
-        };
+        match self.batch.resume.take() {
+            Some(job) => self.watch(job),
+            None => self.submitting = Some(self.submit()),
+        }
         let mut ticks = interval(Duration::from_secs(5));
         self.waits();
         loop {
             let impatient =
                 [self.ending, self.left.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
             let news = tokio::select! {
-                submitted = submitted(&mut submitting) => News::Submitted(submitted),
+                submitted = submitted(&mut self.submitting) => News::Submitted(submitted),
                 Some(job) = next_job(&mut self.job) => News::Job(Box::new(job)),
                 Ok(()) = linked.changed() => News::Linked(linked.borrow_and_update().clone()),
                 Ok(()) = carried.changed() => News::Carried(*carried.borrow_and_update()),
@@ -261,6 +282,13 @@ impl<'a> Gate<'a> {
                 News::Launcher(Some(FromLauncher::Detach)) => {
                     self.attached = false;
                     self.tell(&ToLauncher::Detached).await;
+                    None
+                }
+                News::Launcher(said) if self.resumed => {
+                    self.attached = false;
+                    if said.is_some() {
+                        self.tell(&ToLauncher::Detached).await;
+                    }
                     None
                 }
                 News::Launcher(Some(FromLauncher::Stop)) => self.stop(self.spec.work.stop_grace),
@@ -338,7 +366,9 @@ impl<'a> Gate<'a> {
         if job.state.is_ended() {
             return Some(self.ended_by_slurm(job));
         }
-        if job.state.is_waiting() && self.record.state != State::Waiting {
+        // What Slurm says may be older than what the host has said.
+        let is_again = self.far.is_none() || job.restarts > self.restarts;
+        if job.state.is_waiting() && self.record.state != State::Waiting && is_again {
             // It is to run again.
             self.waits();
             self.left = None;
@@ -414,6 +444,7 @@ impl<'a> Gate<'a> {
         };
         if self.run != Some(run.id) {
             self.run = Some(run.id);
+            self.restarts = run.restarts;
             self.endpoint.send_replace(None);
             self.record.state = State::Starting;
             self.record.app_port = None;
@@ -489,9 +520,12 @@ impl<'a> Gate<'a> {
         self.endpoint.send_replace(Some(endpoint));
         self.door.phase(Phase::Running);
         self.write();
-        let url =
-            self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
-        self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
+        if self.attached && !self.answered {
+            let url =
+                self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
+            self.answered = true;
+            self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
+        }
         Ok(())
     }
 
@@ -513,6 +547,17 @@ impl<'a> Gate<'a> {
         let now = Instant::now();
         if self.ending.is_some_and(|until| until <= now) {
             return Some(End::Stopped(None));
+        }
+        if self
+            .record
+            .job
+            .as_ref()
+            .is_some_and(|job| matches!(job.state, JobState::Completing | JobState::Undetermined))
+            && let Some((_, until)) = &mut self.left
+        {
+            // It has not come to a verdict yet.
+            *until = (*until).max(now + VERDICT);
+            return None;
         }
         let (end, _) = self.left.take_if(|(_, until)| *until <= now)?;
         Some(End::Job(format!("Slurm ended its job: {end}")))
@@ -537,7 +582,9 @@ impl<'a> Gate<'a> {
                     if let Some(record) = &mut self.record.job {
                         record.update(&job);
                     }
-                    if job.state.is_ended() || job.state == JobState::Completing {
+                    // One that is to run again completes, too: it has to be cancelled then.
+                    let goes = job.state == JobState::Completing && (host_ended || cancelling.is_some());
+                    if job.state.is_ended() || goes {
                         return None;
                     }
                 }
@@ -590,11 +637,20 @@ impl<'a> Gate<'a> {
     }
 
     fn write(&self) {
+        if !self.still_ours() {
+            // Another's by now; the next look ends this one.
+            return;
+        }
         // It serves all the same; what others read of it is older.
         if let Err(error) = self.records.write(&self.record) {
             tracing::warn!(%error, "the record cannot be written");
         }
     }
+}
+
+/// Nobody takes over a session that has ended.
+fn forget_secrets(folder: &PrivateFolder) -> std::io::Result<()> {
+    link::remove_keys(folder).and(SessionSpec::remove_from(folder))
 }
 
 /// Where sbatch did not end, or not well, the controller may have taken the job all the same. It is known by its folder, which

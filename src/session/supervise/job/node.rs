@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, ExitCode},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,8 @@ use crate::{
     },
 };
 
+/// How long what an app said last may take to come through its pipe.
+const CLOSING: Duration = Duration::from_secs(2);
 /// How long a gate that is away may take to come back and hear how it ended.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long an app has that Slurm wants to end. Slurm itself kills after `KillWait`, 30 s where nobody has changed it.
@@ -269,7 +274,8 @@ impl Node<'_> {
         };
         // The log's last words come before the end.
         drop(keeper);
-        this.tell_the_end(&end).await;
+        this.to_app = None;
+        this.tell_the_end(&end, &mut streamed).await;
         dialling.abort();
         Ok(end)
     }
@@ -331,7 +337,9 @@ impl Node<'_> {
     }
 
     /// Waits until a gate has heard how it ended, but not for long: Slurm tells it, too.
-    async fn tell_the_end(&self, end: &End) {
+    async fn tell_the_end(&mut self, end: &End, streams: &mut mpsc::Receiver<Lasting>) {
+        // What it said last is on its way through the pipe, whose other ends are gone or about to be.
+        let _ = timeout(CLOSING, self.shared.output.over()).await;
         let mut heard = self.shared.heard.subscribe();
         let before = *heard.borrow_and_update();
         self.shared.phase.send_replace(FromHost::Ended {
@@ -340,7 +348,16 @@ impl Node<'_> {
             said: self.shared.output.said(),
         });
         let patience = if self.serving.is_some() { LAST_WORDS } else { Duration::ZERO };
-        let _ = timeout(patience, heard.wait_for(|heard| *heard > before)).await;
+        let _ = timeout(patience, async {
+            loop {
+                tokio::select! {
+                    _ = heard.wait_for(|heard| *heard > before) => return,
+                    // A gate that comes back at this moment is told as well.
+                    Some(stream) = streams.recv() => self.serve(stream),
+                }
+            }
+        })
+        .await;
     }
 }
 
@@ -385,12 +402,14 @@ impl Shared {
     async fn tell(&self, channel: Channel) -> io::Result<()> {
         let (mut from, mut to) = tokio::io::split(channel);
         let mut phase = self.phase.subscribe();
+        let told = AtomicBool::new(false);
         let telling = async {
             loop {
                 let now = phase.borrow_and_update().clone();
                 let ended = matches!(now, FromHost::Ended { .. });
                 say(&mut to, &now).await?;
                 if ended {
+                    told.store(true, Ordering::Relaxed);
                     to.shutdown().await?;
                     return std::future::pending::<io::Result<()>>().await;
                 }
@@ -407,7 +426,8 @@ impl Shared {
             told = telling => told,
             heard = hearing => heard,
         };
-        if matches!(*self.phase.borrow(), FromHost::Ended { .. }) {
+        // It closes when it has heard.
+        if told.load(Ordering::Relaxed) {
             self.heard.send_modify(|heard| *heard += 1);
         }
         done

@@ -27,6 +27,7 @@ const PIECE: usize = 64 * 1024;
 pub(super) struct Output {
     state: Mutex<State>,
     end: watch::Sender<u64>,
+    over: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -52,7 +53,11 @@ impl Output {
     pub(super) fn begin() -> io::Result<(Arc<Self>, File)> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
         let mut read = pipe::Receiver::from_owned_fd(read)?;
-        let output = Arc::new(Self { state: Mutex::default(), end: watch::Sender::new(0) });
+        let output = Arc::new(Self {
+            state: Mutex::default(),
+            end: watch::Sender::new(0),
+            over: watch::Sender::new(false),
+        });
         let own = Arc::clone(&output);
         tokio::spawn(async move {
             let mut buffer = BytesMut::with_capacity(PIECE);
@@ -60,6 +65,7 @@ impl Output {
                 own.take(&buffer);
                 buffer.clear();
             }
+            own.over.send_replace(true);
         });
         Ok((output, write.into()))
     }
@@ -77,6 +83,11 @@ impl Output {
         let end = state.end();
         drop(state);
         self.end.send_replace(end);
+    }
+
+    /// Waits until nobody can say anything more.
+    pub(super) async fn over(&self) {
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     /// How much was said, in bytes.

@@ -71,7 +71,8 @@ fn name(id: SessionId) -> Result<SessionName, <SessionName as FromStr>::Err> {
 fn footprint(runtime: &Path, scratch: &Path, id: SessionId, name: &SessionName) -> Footprint {
     Footprint {
         session: runtime.join(name.as_str()),
-        scratch: scratch.join(format!("shlogin-{}-{id}", getuid())),
+        // Not the gateway's, which may be on this very machine.
+        scratch: scratch.join(format!("shlogin-{}-job-{id}", getuid())),
         lock: Lock::path_in(runtime, name),
     }
 }
@@ -112,20 +113,34 @@ fn prepare_app(app: &mut AppSpec, node: &str) -> Result<(), NotHere> {
     Ok(())
 }
 
-/// What a job's environment says about the job, and nothing about the person: it wins.
-const OF_THE_JOB: [&str; 11] =
-    ["SLURM_", "SLURMD_", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "ZE_", "GPU_", "ONEAPI_", "PMI", "PMIX_"];
+/// What a job's environment says about the job, and nothing about the person: hers of that name means another job, or another
+/// node's devices.
+const OF_THE_JOB: [&str; 4] = ["SLURM_", "SLURMD_", "PMI_", "PMIX_"];
+const OF_THE_NODE: [&str; 11] = [
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+    "HOSTNAME",
+    "DISPLAY",
+    "SSH_AUTH_SOCK",
+    "XDG_RUNTIME_DIR",
+    "TMPDIR",
+];
 
-/// The login node's environment as it is here: what the job says of itself on top, and all that only the job has, such as
-/// what a site's prolog sets. The login node's own name is not this one's.
+/// The login node's environment as it is here: what the job says of itself, and all that only the job has, such as what a
+/// site's prolog sets.
 fn merged(login: Vec<(OsString, OsString)>, job: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    let of_the_job =
-        |name: &OsStr| OF_THE_JOB.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
-    let mut env: Vec<_> =
-        login.into_iter().filter(|(name, _)| !of_the_job(name) && name != "HOSTNAME").collect();
+    let begins = |name: &OsStr| OF_THE_JOB.iter().any(|begin| name.as_bytes().starts_with(begin.as_bytes()));
+    let not_hers = |name: &OsStr| begins(name) || OF_THE_NODE.iter().any(|known| name == *known);
+    let mut env: Vec<_> = login.into_iter().filter(|(name, _)| !not_hers(name)).collect();
     for (name, value) in job {
+        // The app's own temporary files and its folder are others than the script's.
         let ours = name == "TMPDIR" || name == "PWD";
-        if !ours && (of_the_job(&name) || env.iter().all(|(its, _)| *its != name)) {
+        let sets = |its: &OsStr| *its == name;
+        if !ours && !env.iter().any(|(its, _)| sets(its)) {
             env.push((name, value));
         }
     }
@@ -148,6 +163,8 @@ mod tests {
             ("HOSTNAME", "login1"),
             ("API_KEY", "mine"),
             ("CUDA_VISIBLE_DEVICES", "0,1"),
+            ("CUDA_HOME", "/opt/cuda"),
+            ("DISPLAY", ":1"),
         ]);
         let job = env(&[
             ("PATH", "/bin"),
@@ -160,6 +177,7 @@ mod tests {
         got.sort();
         let want = env(&[
             ("API_KEY", "mine"),
+            ("CUDA_HOME", "/opt/cuda"),
             ("CUDA_VISIBLE_DEVICES", "1"),
             ("PATH", "/login/bin"),
             ("SITE_SCRATCH", "/local/8"),
