@@ -1,6 +1,6 @@
 //! Submits, watches and ends Slurm jobs, and makes and reads MUNGE credentials, over the programs that a site has.
 //!
-//! [`Slurm`] runs sbatch, squeue, scancel, scontrol, sinfo and sacct, [`Munge`](munge::Munge) munge and unmunge. All calls
+//! [`Slurm`] runs sbatch, squeue, scancel, scontrol, sinfo, sacct and srun, [`Munge`](munge::Munge) munge and unmunge. All calls
 //! block until the program has ended, or its deadline is over: an async caller runs them on a thread for that.
 //!
 //! ```no_run
@@ -37,6 +37,7 @@ mod query;
 mod reason;
 mod site;
 mod state;
+mod step;
 mod submit;
 mod table;
 mod time;
@@ -57,6 +58,7 @@ pub use query::QueryError;
 pub use reason::Reason;
 pub use site::{Config, Nodes, Partition};
 pub use state::State;
+pub use step::{Step, StepError};
 pub use submit::{Export, Refusal, Submission, SubmitError, Submitted};
 pub use time::{TimeLimit, TimeLimitError};
 
@@ -75,6 +77,8 @@ pub struct Slurm {
     sinfo: Program,
     /// Not all sites have accounting.
     sacct: Option<Program>,
+    /// Nor does every node from which jobs are submitted have this.
+    srun: Option<Program>,
     conf: Option<PathBuf>,
     deadline: Duration,
 }
@@ -92,6 +96,7 @@ impl Slurm {
             scontrol: Program::find("scontrol", folder)?,
             sinfo: Program::find("sinfo", folder)?,
             sacct: Program::find("sacct", folder).ok(),
+            srun: Program::find("srun", folder).ok(),
             conf: None,
             deadline: DEADLINE,
         })
@@ -124,7 +129,8 @@ impl Slurm {
 }
 
 /// Names of programs that put theirs before what they say.
-const PROGRAMS: [&str; 8] = ["sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct", "munge", "unmunge"];
+const PROGRAMS: [&str; 9] =
+    ["sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct", "srun", "munge", "unmunge"];
 
 /// Variables by which a user changes what the programs print, or which cluster they ask.
 fn changes_answers(name: &OsStr) -> bool {

@@ -98,6 +98,16 @@ impl Slurm {
         self.job(id).map_or(State::Undetermined, |job| job.state)
     }
 
+    /// All that Slurm keeps of a job and shows to its owner: how it is, and its script. Much of it is to be seen by everybody.
+    ///
+    /// # Errors
+    /// Where the controller did not tell.
+    pub fn shown(&self, id: JobId) -> Result<String, QueryError> {
+        let id = id.to_string();
+        let script = self.text(&self.scontrol, &["write", "batch_script", &id, "-"])?;
+        Ok(self.text(&self.scontrol, &["show", "--details", "job", &id])? + &script)
+    }
+
     fn squeue(&self, which: &str) -> Result<Listed, QueryError> {
         let mark = Mark::new();
         let format = format!("--Format={}", mark.format(&FIELDS));

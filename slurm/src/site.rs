@@ -71,9 +71,22 @@ impl Slurm {
     /// # Errors
     /// Where the controller did not tell.
     pub fn partitions(&self) -> Result<Vec<Partition>, QueryError> {
+        self.partitions_with(&["--noheader", "--all"])
+    }
+
+    /// Those that the controller shows to the user who asks: neither hidden ones, nor those for other groups. Whether her
+    /// account may use them all is not said (`AllowAccounts`, `AllowQos`).
+    ///
+    /// # Errors
+    /// Where the controller did not tell.
+    pub fn shown_partitions(&self) -> Result<Vec<Partition>, QueryError> {
+        self.partitions_with(&["--noheader"])
+    }
+
+    fn partitions_with(&self, options: &[&str]) -> Result<Vec<Partition>, QueryError> {
         let mark = Mark::new();
         let format = format!("--Format={}", mark.format(&FIELDS));
-        let text = self.text(&self.sinfo, &["--noheader", "--all", &format])?;
+        let text = self.text(&self.sinfo, &[options, &[&format]].concat())?;
         let records = mark.records(&text).map_err(|_| misshapen(&self.sinfo, &text))?;
         Ok(partitions(&records))
     }
