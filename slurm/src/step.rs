@@ -65,8 +65,7 @@ impl Slurm {
         args.push(step.program.into());
         args.extend(step.args.iter().map(OsString::from));
         let with = self.conf().into_iter().collect();
-        let call =
-            Call { args, input: step.input, without: &changes_steps, with, deadline: self.deadline };
+        let call = Call { args, input: step.input, without: &changes_steps, with, deadline: self.deadline };
         let answer = srun.run(call)?;
         if answer.status.success() {
             return Ok(answer.out);

@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Fingerprint, Identity, IdentityError, Proof,
-    hello::{Hello, LONGEST, Reply, Run, StreamId, VERSION, statement},
+    hello::{Hello, LONGEST, NOT_ITS_HOST, Reply, Run, StreamId, VERSION, statement},
     message::{hear, say},
     proof::Doubt,
     tls::binding,
@@ -213,7 +213,12 @@ impl Gate {
         let statement = statement(self.session, &hello.run, binding);
         match self.proof.holds(peer, hello.credential.clone(), statement).await {
             Ok(()) => {}
-            Err(Doubt::Stranger(why)) => return Verdict::Refused("you are not this session's host", why),
+            Err(Doubt::Stranger(why)) => return Verdict::Refused(NOT_ITS_HOST, why),
+            // A host that has nothing to show at all says nothing before it has; but one that was here may find its gateway
+            // anew at a moment when MUNGE does not answer.
+            Err(Doubt::Unproven(why)) if hello.credential.is_none() && hello.stream.is_none() => {
+                return Verdict::Refused(NOT_ITS_HOST, why);
+            }
             Err(Doubt::Unproven(why)) => return Verdict::Later(why),
         }
         let expected = *self.expected.borrow();

@@ -150,11 +150,12 @@ impl Dialler {
             let statement = statement(meet.session, &self.run, &binding);
             let credential = match self.prover.credential(statement).await {
                 Ok(credential) => credential,
-                Err(error) => {
-                    // A gateway that knows us needs none.
+                // A gateway that knows us needs none.
+                Err(error) if stream.is_some() => {
                     tracing::warn!(%error, "no MUNGE credential");
                     None
                 }
+                Err(error) => return Err(io::Error::other(error)),
             };
             let run = self.run.clone();
             say(&mut tls, &Hello { version: VERSION, session: meet.session, run, credential, stream })

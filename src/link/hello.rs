@@ -8,9 +8,11 @@ use uuid::Uuid;
 use crate::words::SessionId;
 
 /// The version of all of this.
-pub(super) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
+/// What a host is told that does not prove whose it is.
+pub const NOT_ITS_HOST: &str = "you are not this session's host";
 /// The longest of them: a MUNGE credential and a few numbers.
-pub(super) const LONGEST: u32 = 64 * 1024;
+pub const LONGEST: u32 = 64 * 1024;
 
 /// One run of a host process, told from the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,28 +48,39 @@ pub struct Run {
     pub node: String,
 }
 
+/// From a host.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Hello {
-    pub(super) version: u32,
-    pub(super) session: SessionId,
-    pub(super) run: Run,
+pub struct Hello {
+    /// As [`VERSION`].
+    pub version: u32,
+    /// Whose host it is.
+    pub session: SessionId,
+    /// Which one.
+    pub run: Run,
     /// Its user's word for it, bound to this connection.
-    pub(super) credential: Option<String>,
+    pub credential: Option<String>,
     /// The stream that it holds an end of.
-    pub(super) stream: Option<StreamId>,
+    pub stream: Option<StreamId>,
 }
 
+/// From a gateway.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub enum Reply {
     /// The stream goes on, or, where it is another than the one that was offered, begins.
-    Welcome { stream: StreamId },
+    Welcome {
+        /// Which.
+        stream: StreamId,
+    },
     /// The gateway does not know yet what to say: ask again soon.
     Later,
     /// It does, and it is no.
-    Refused { why: String },
+    Refused {
+        /// What the host is told.
+        why: String,
+    },
 }
 
 /// What is proven by a credential: who, for what, over which connection.
-pub(super) fn statement(session: SessionId, run: &Run, binding: &str) -> String {
+pub fn statement(session: SessionId, run: &Run, binding: &str) -> String {
     format!("shlogin-link-{VERSION} {session} {} {}.{} {binding}", run.id, run.job, run.restarts)
 }

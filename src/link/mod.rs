@@ -27,7 +27,7 @@ mod tls;
 
 pub use accept::{Expected, Linked, Links, OpenError};
 pub use dial::{DialError, Dialler};
-pub use hello::{Run, RunId};
+pub use hello::{Hello, LONGEST, NOT_ITS_HOST, Reply, Run, RunId, VERSION, statement};
 pub use proof::{Proof, Prover};
 pub use rendezvous::{Rendezvous, RendezvousError, gateway_key, host_key, kept_host_key, remove_keys};
-pub use tls::{Fingerprint, Identity, IdentityError};
+pub use tls::{Fingerprint, Identity, IdentityError, binding, server_name, without_certificate};

@@ -167,8 +167,24 @@ impl Identity {
     }
 }
 
+/// The TLS of somebody who has no certificate: no gateway takes it.
+///
+/// # Errors
+/// [`IdentityError::Tls`].
+pub fn without_certificate(gateway: Fingerprint) -> Result<Arc<ClientConfig>, IdentityError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let only = pin::only(move |certificate| Fingerprint::of(certificate) == gateway, &provider);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(only)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// The name that TLS wants to have; nobody looks at it.
-pub(super) fn server_name() -> ServerName<'static> {
+pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
 }
 
@@ -176,7 +192,7 @@ pub(super) fn server_name() -> ServerName<'static> {
 ///
 /// # Errors
 /// Before the handshake is done.
-pub(super) fn binding<D>(connection: &rustls::ConnectionCommon<D>) -> Result<String, Error> {
+pub fn binding<D>(connection: &rustls::ConnectionCommon<D>) -> Result<String, Error> {
     let number = connection.export_keying_material([0_u8; 32], BINDING, None)?;
     Ok(format!("{} {}", geteuid(), number.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
