@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Some(role::GATE) => session::run_gate(),
         Some(role::HOST) => session::run_host(),
         Some(role::ATTACK) => verify::run_attack(),
+        Some(role::ATTACK_IN_JOB) => verify::run_attack_in_job(),
         _ => cli::run(),
     }
 }

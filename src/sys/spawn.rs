@@ -33,6 +33,8 @@ pub mod role {
     pub const PASSWORD: &str = "@password";
     /// A part of `verify` that runs as another user.
     pub const ATTACK: &str = "@attack";
+    /// A part of `verify` that runs on a compute node, in the job of the session that it attacks.
+    pub const ATTACK_IN_JOB: &str = "@attack-in-job";
     /// Serves the session's files over SFTP.
     pub const SFTP: &str = "@sftp";
     /// The gateway of a session in a Slurm job.

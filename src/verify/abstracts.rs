@@ -9,12 +9,15 @@ use super::{
     Finding,
     finding::Outcome,
     tables,
-    target::{AbstractSocket, Target},
+    target::{AbstractSocket, SandboxAt, Target},
 };
 use crate::words::Isolation;
 
 /// Looks for each on the host, and connects to its name there.
 pub(super) fn attack(target: &Target) -> Vec<Finding> {
+    if target.sandbox != SandboxAt::Here {
+        return Vec::new();
+    }
     if target.abstracts.is_empty() {
         let none = Outcome::Held("there is none".to_owned());
         return vec![Finding::new("abstract sockets inside", "look for any", none)];

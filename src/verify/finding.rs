@@ -12,6 +12,9 @@ pub struct Finding {
     pub tried: String,
     /// Whether it got through.
     pub got_through: bool,
+    /// Whether it could not be made at all: then it says nothing of the session.
+    #[serde(default)]
+    pub untried: bool,
     /// What happened, in a sentence.
     pub result: String,
     /// When.
@@ -20,17 +23,22 @@ pub struct Finding {
 
 impl Finding {
     pub(super) fn new(what: impl Into<String>, tried: impl Into<String>, outcome: Outcome) -> Self {
-        let (got_through, result) = match outcome {
-            Outcome::Held(result) => (false, result),
-            Outcome::Through(result) => (true, result),
+        let (got_through, untried, result) = match outcome {
+            Outcome::Held(result) => (false, false, result),
+            Outcome::Through(result) => (true, false, result),
+            Outcome::Untried(result) => (false, true, result),
         };
-        Self { what: what.into(), tried: tried.into(), got_through, result, at: Timestamp::now() }
+        Self { what: what.into(), tried: tried.into(), got_through, untried, result, at: Timestamp::now() }
     }
 
     /// `held     port 8888 on 127.0.0.1: TCP connect → connection refused`, with nothing in it that a terminal would
     /// obey: names of processes and sockets are the app's choice.
     pub fn line(&self) -> String {
-        let mark = if self.got_through { "THROUGH " } else { "held    " };
+        let mark = match (self.got_through, self.untried) {
+            (true, _) => "THROUGH ",
+            (_, true) => "untried ",
+            _ => "held    ",
+        };
         let line = format!("{mark} {}: {} → {}", self.what, self.tried, self.result);
         line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     }
@@ -42,6 +50,8 @@ impl Finding {
 pub(super) enum Outcome {
     Held(String),
     Through(String),
+    /// It could not be made, and why.
+    Untried(String),
 }
 
 impl Outcome {
@@ -63,5 +73,8 @@ mod tests {
         let through = Finding::new("process 7", "open", Outcome::of_opened(&opened, "refused"));
         assert!(through.got_through);
         assert_eq!(through.line(), "THROUGH  process 7: open → environ opened, mem opened");
+        let untried = Finding::new("c1", "srun", Outcome::Untried("it waits".to_owned()));
+        assert!(untried.untried && !untried.got_through);
+        assert_eq!(untried.line(), "untried  c1: srun → it waits");
     }
 }

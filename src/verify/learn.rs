@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use slurm::Slurm;
 use zeroize::Zeroizing;
 
 use super::{
@@ -15,11 +17,15 @@ use super::{
     finding::Outcome,
     owner::{self, Pass},
     paths::{self, Root},
-    processes, tables,
-    target::{AbstractSocket, Door, Identity, Mark, Process, Target},
+    processes,
+    step::Far,
+    tables,
+    target::{AbstractSocket, Door, Identity, LinkDoor, LinkProof, Mark, Process, SandboxAt, Target},
 };
 use crate::{
-    session::{Record, RecordsError, State},
+    config::{node_name, paths::PrivateFolder},
+    link::{Rendezvous, RendezvousError, kept_host_key},
+    session::{JobRecord, Record, RecordsError, SessionSpec, State},
     sys::{
         process::{descendants_of, start_ticks},
         spawn::role,
@@ -33,26 +39,42 @@ pub(super) struct Learned {
     pub(super) target: Target,
     pub(super) findings: Vec<Finding>,
     pub(super) notes: Vec<String>,
+    /// The half of it that is elsewhere.
+    pub(super) far: Option<Far>,
 }
 
-/// Learns all of a live session of this process's user. `all` are the records of that user's sessions.
+/// Learns all of a live session of this process's user. `all` are the records of that user's sessions on this node; `slurm`
+/// says what others see of its job.
 ///
 /// # Errors
 /// As [`VerifyError`].
-pub(super) fn learn(record: &Record, all: Vec<Record>) -> Result<Learned, VerifyError> {
+pub(super) fn learn(
+    record: &Record,
+    all: Vec<Record>,
+    slurm: &Result<Slurm, String>,
+) -> Result<Learned, VerifyError> {
     let owner = Identity::of_this_process();
     let supervisor = supervisor(record)?;
     let mut notes = Vec::new();
     let live: Vec<Record> = all.into_iter().filter(|its| its.state != State::Ended).collect();
     let Entered { door, pass, other, mark, mut findings } =
         client::block_on(enter(record, &live, &mut notes))??;
-    let Inside { keepers, processes, ports, abstracts } = inside(supervisor, record.isolation)?;
     let folders = Folders::of(record);
+    let far = record.job.as_ref().map(|job| far(job, &folders));
+    let Inside { keepers, processes, ports, abstracts } = match &far {
+        None => inside(supervisor, record.isolation)?,
+        // Process numbers of another node mean nothing here.
+        Some(_) => gate_alone(supervisor)?,
+    };
     let roots = folders.roots();
     findings.extend(roots.iter().map(|root| root.modes(owner.uid)));
-    let secrets = Secrets::of([Some(&pass), other.as_ref()], &folders.tls);
+    let secrets = Secrets::of([Some(&pass), other.as_ref()], &folders.tls).with_keys_of(&folders.record);
     findings.push(processes::search(&processes, |bytes| secrets.are_in(bytes)));
-    let told = paths::that_hold(&files_in(&folders.record), |bytes| secrets.are_in(bytes));
+    if let Some(far) = &far {
+        findings.push(in_slurm(far, &secrets, slurm));
+    }
+    let files = files_in(&folders.record).into_iter().filter(|file| !is_key(file)).collect::<Vec<_>>();
+    let told = paths::that_hold(&files, |bytes| secrets.are_in(bytes));
     let outcome = Outcome::of_opened(&told, "none in any");
     findings.push(Finding::new("log and record", "look for a token, a cookie, the key", outcome));
     let doors = live.iter().filter(|its| its.gateway.socket.is_none()).map(|its| its.gateway.port).collect();
@@ -62,6 +84,11 @@ pub(super) fn learn(record: &Record, all: Vec<Record>) -> Result<Learned, Verify
         id: record.id,
         owner,
         isolation: record.isolation,
+        sandbox: match &far {
+            None => SandboxAt::Here,
+            Some(far) => SandboxAt::Elsewhere { node: far.node.clone(), port: record.app_port },
+        },
+        link: far.as_ref().and_then(|_| link_door(&folders.record, &mut notes)),
         keepers,
         processes,
         ports,
@@ -73,11 +100,74 @@ pub(super) fn learn(record: &Record, all: Vec<Record>) -> Result<Learned, Verify
         made_up_cookie,
         mark,
     };
-    Ok(Learned { target, findings, notes })
+    if let Some(far) = &far {
+        notes.push(format!(
+            "Its app is not on this machine ({}): its sandbox was not attacked from here.",
+            far.stands
+        ));
+    }
+    Ok(Learned { target, findings, notes, far })
+}
+
+/// What is elsewhere.
+fn far(job: &JobRecord, folders: &Folders<'_>) -> Far {
+    let spec = PrivateFolder::existing(&folders.record).ok().flatten();
+    let spec = spec.and_then(|folder| SessionSpec::saved_in(&folder).ok());
+    Far {
+        job: job.id,
+        node: job.node.clone().filter(|_| job.state.is_running()),
+        stands: job.summary(Timestamp::now()),
+        folder: folders.record.clone(),
+        scratch: spec.and_then(|spec| spec.batch).map(|batch| batch.scratch),
+    }
+}
+
+/// Where its host comes in, by what hosts read.
+fn link_door(folder: &Path, notes: &mut Vec<String>) -> Option<LinkDoor> {
+    let read = || {
+        let opened = PrivateFolder::existing(folder)?;
+        let folder = opened.ok_or_else(|| RendezvousError::Missing { path: folder.display().to_string() })?;
+        let meet = Rendezvous::read(&folder)?;
+        let proof = match kept_host_key(&folder)? {
+            Some(_) => LinkProof::Key,
+            None => LinkProof::Munge(meet.munge_socket),
+        };
+        Ok::<_, RendezvousError>(LinkDoor {
+            hosts: meet.hosts,
+            port: meet.port,
+            gateway: meet.gateway,
+            proof,
+        })
+    };
+    read().map_err(|error| notes.push(format!("The link was not attacked: {error}."))).ok()
+}
+
+/// What Slurm keeps of the job and shows: to its owner, and much of it to everybody.
+fn in_slurm(far: &Far, secrets: &Secrets, slurm: &Result<Slurm, String>) -> Finding {
+    let shown = match slurm {
+        Ok(slurm) => slurm.shown(far.job).map_err(|error| error.to_string()),
+        Err(why) => Err(why.clone()),
+    };
+    let outcome = match shown {
+        Ok(text) if secrets.are_in(text.as_bytes()) => Outcome::Through("one is in it".to_owned()),
+        Ok(_) => Outcome::Held("none in it".to_owned()),
+        Err(why) => Outcome::Untried(why),
+    };
+    let what = format!("job {} as Slurm shows it, with its script", far.job);
+    Finding::new(what, "look for a token, a cookie, a key", outcome)
 }
 
 /// The supervisor's number, if it is still the process of the record.
 fn supervisor(record: &Record) -> Result<Pid, VerifyError> {
+    let elsewhere = record.node.as_ref().filter(|node| node.as_str() != node_name().as_str());
+    if let Some(node) = elsewhere {
+        let why = format!("its gateway is on {node}: verify it there");
+        return Err(VerifyError::NotHere { name: record.name.clone(), why });
+    }
+    if record.detached {
+        let why = format!("its gateway is gone; `shlogin attach {}` makes another", record.name);
+        return Err(VerifyError::NotHere { name: record.name.clone(), why });
+    }
     let pid = i32::try_from(record.pid).map(Pid::from_raw).ok();
     pid.filter(|pid| start_ticks(*pid).ok() == record.pid_began)
         .ok_or_else(|| RecordsError::NotFound(record.name.to_string()).into())
@@ -122,16 +212,29 @@ async fn enter(record: &Record, live: &[Record], notes: &mut Vec<String>) -> Res
     Ok(Entered { door, pass, other, mark, findings })
 }
 
-struct Inside {
-    keepers: Vec<Process>,
-    processes: Vec<Process>,
-    ports: Vec<u16>,
-    abstracts: Vec<AbstractSocket>,
+/// What runs, and what listens in the sandbox.
+pub(super) struct Inside {
+    pub(super) keepers: Vec<Process>,
+    pub(super) processes: Vec<Process>,
+    pub(super) ports: Vec<u16>,
+    pub(super) abstracts: Vec<AbstractSocket>,
+}
+
+/// The gateway of a session whose sandbox is elsewhere, and the programs of Slurm's that it runs at this moment.
+fn gate_alone(gate: Pid) -> Result<Inside, VerifyError> {
+    let below = descendants_of(gate).map_err(VerifyError::io("cannot read /proc"))?;
+    let all = std::iter::once(gate).chain(below);
+    Ok(Inside {
+        keepers: processes::process(gate.as_raw()).into_iter().collect(),
+        processes: all.filter_map(|pid| processes::process(pid.as_raw())).collect(),
+        ports: Vec::new(),
+        abstracts: Vec::new(),
+    })
 }
 
 /// The processes, and what they listen on. A network of one's own is listed by its `/proc/PID/net`; without one, it is
 /// the host's, and what the app's processes hold of it counts.
-fn inside(supervisor: Pid, isolation: Isolation) -> Result<Inside, VerifyError> {
+pub(super) fn inside(supervisor: Pid, isolation: Isolation) -> Result<Inside, VerifyError> {
     let failed = || VerifyError::io("cannot read /proc");
     let below = descendants_of(supervisor).map_err(failed())?;
     let is_init = |pid: &Pid| processes::words(pid.as_raw()).get(1).is_some_and(|word| word == role::INIT);
@@ -198,7 +301,16 @@ impl<'a> Folders<'a> {
             // None, where the certificate is the site's.
             Root::strict("certificate folder", &self.tls),
         ];
-        all.into_iter().flatten().collect()
+        // What a session in a job has besides: each is to be closed on whichever node it is looked at.
+        let of_a_job = [
+            ("link's address", "link.json"),
+            ("link's key, the gateway's", "gateway.pem"),
+            ("link's key, the host's", "host.pem"),
+            ("what another gateway needs", "session.json"),
+        ];
+        let of_a_job = of_a_job.iter().filter(|_| self.record_of.job.is_some());
+        let of_a_job = of_a_job.map(|(what, name)| Root::strict(what, &self.record.join(name)));
+        all.into_iter().chain(of_a_job).flatten().collect()
     }
 }
 
@@ -208,27 +320,40 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What must stand nowhere: the token and cookies in hand, the key of the certificate, and whatever looks like one.
-struct Secrets(Vec<Zeroizing<Vec<u8>>>);
+pub(super) struct Secrets(Vec<Zeroizing<Vec<u8>>>);
+
+/// The keys of a session's link, in its folder of records.
+fn is_key(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "pem")
+}
 
 impl Secrets {
-    fn of(passes: [Option<&Pass>; 2], tls: &Path) -> Self {
+    pub(super) fn of(passes: [Option<&Pass>; 2], tls: &Path) -> Self {
         let mut all = Vec::new();
         for pass in passes.into_iter().flatten() {
             all.push(Zeroizing::new(pass.token.as_bytes().to_vec()));
             all.push(Zeroizing::new(pass.cookie_value().as_bytes().to_vec()));
         }
-        for file in files_in(tls) {
+        Self(all).with_keys(files_in(tls))
+    }
+
+    /// The keys of the link, too.
+    pub(super) fn with_keys_of(self, record: &Path) -> Self {
+        self.with_keys(files_in(record).into_iter().filter(|file| is_key(file)))
+    }
+
+    fn with_keys(mut self, files: impl IntoIterator<Item = PathBuf>) -> Self {
+        for file in files {
             let text = Zeroizing::new(fs::read_to_string(file).unwrap_or_default());
             // The key's first line after its heading is enough to know it by, and too long to stand anywhere by chance.
             let key = text.lines().skip_while(|line| !line.ends_with("PRIVATE KEY-----")).nth(1);
-            all.extend(
-                key.filter(|line| line.len() > 32).map(|line| Zeroizing::new(line.as_bytes().to_vec())),
-            );
+            let key = key.filter(|line| line.len() > 32);
+            self.0.extend(key.map(|line| Zeroizing::new(line.as_bytes().to_vec())));
         }
-        Self(all)
+        self
     }
 
-    fn are_in(&self, bytes: &[u8]) -> bool {
+    pub(super) fn are_in(&self, bytes: &[u8]) -> bool {
         let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
         self.0.iter().any(|secret| holds(secret)) || holds(b"__Host-shlogin-") || has_token(bytes)
     }

@@ -10,11 +10,14 @@
 //! verify NAME --as B          (root)   learn here; @attack ─► becomes B ─► attack
 //! verify NAME --as B --owner A (root)  @attack ─► becomes A ─► learn; @attack ─► becomes B ─► attack
 //! ```
+//! Of a session in a Slurm job, only the gateway, its link and its folders are here; the sandbox is not, and its process
+//! numbers mean others here. There, `verify NAME` goes as its owner: see the module `step`.
+//!
 //! Of another user's session root knows no folder: `$XDG_STATE_HOME` and `$XDG_RUNTIME_DIR` are that user's own choice.
 //! So the running supervisor is looked for by its name in `ps`, and the file that it writes its diagnostics to says
 //! where the record is, which says the rest.
 //!
-//! It changes nothing, but for one sign-in more among those the gateway remembers, and one `GET /` that the app sees.
+//! It changes nothing, but for one step more in its job, one sign-in more among those the gateway remembers, and one `GET /` that the app sees.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +26,7 @@ mod client;
 mod finding;
 mod gateway;
 mod learn;
+mod link;
 mod owner;
 mod paths;
 mod pin;
@@ -31,14 +35,16 @@ mod processes;
 mod role;
 #[cfg(test)]
 mod scratch;
+mod step;
 mod supervisors;
 mod tables;
 mod target;
 
-use std::io;
+use std::{io, path::Path, process::ExitCode};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use slurm::Slurm;
 
 use crate::{
     session::{Records, RecordsError, Which},
@@ -67,6 +73,8 @@ pub struct Report {
     pub held: usize,
     /// How many got through.
     pub through: usize,
+    /// How many could not be made.
+    pub untried: usize,
     /// What was not tried, and why.
     pub notes: Vec<String>,
     /// Each attempt.
@@ -95,6 +103,14 @@ pub enum VerifyError {
         /// What happened instead.
         why: String,
     },
+    /// What there is to attack is not on this node.
+    #[error("{name} cannot be attacked from here: {why}")]
+    NotHere {
+        /// Which session.
+        name: SessionName,
+        /// Where it is, or what to do first.
+        why: String,
+    },
     /// The part that ran as another user failed.
     #[error("as {user}: {why}")]
     Role {
@@ -112,21 +128,35 @@ impl VerifyError {
     }
 }
 
-/// Attacks a session of this process's user, as that user or as `attacker`.
+/// Attacks a session of this process's user, as that user or as `attacker`. `programs` is the folder of Slurm's.
 ///
 /// # Errors
 /// As [`VerifyError`].
-pub fn own(records: &Records, name: &str, attacker: Option<Identity>) -> Result<Report, VerifyError> {
+pub fn own(
+    records: &Records,
+    name: &str,
+    attacker: Option<Identity>,
+    programs: Option<&Path>,
+) -> Result<Report, VerifyError> {
     let record = records.find(name, Which::Live)?;
-    let learned = learn::learn(&record, records.all()?)?;
+    let slurm = Slurm::find(programs).map_err(|error| error.to_string());
+    let learned = learn::learn(&record, records.all()?, &slurm)?;
     match attacker {
         Some(attacker) => attack_as(learned, attacker),
         None => {
             let myself = Identity::of_this_process();
-            let findings = attack(&learned.target, &myself)?;
+            let mut findings = attack(&learned.target, &myself)?;
+            if let Some(far) = &learned.far {
+                findings.extend(step::attack(far, &learned.target, slurm));
+            }
             Ok(report(learned, myself, findings))
         }
     }
+}
+
+/// The role [`crate::sys::spawn::role::ATTACK_IN_JOB`]. Call it before any thread exists.
+pub fn run_attack_in_job() -> ExitCode {
+    step::serve()
 }
 
 /// Attacks a session of `owner`'s as `attacker`. Needs root.
@@ -140,12 +170,13 @@ pub fn of(owner: &Identity, name: &str, attacker: Identity) -> Result<Report, Ve
 }
 
 fn attack_as(learned: Learned, attacker: Identity) -> Result<Report, VerifyError> {
-    let findings = role::attack_as(&attacker, &learned.target)?;
+    let mut findings = role::attack_as(&attacker, &learned.target)?;
+    findings.extend(learned.far.as_ref().map(step::only_by_its_owner));
     Ok(report(learned, attacker, findings))
 }
 
 fn report(learned: Learned, attacker: Identity, findings: Vec<Finding>) -> Report {
-    let Learned { target, findings: mut all, mut notes } = learned;
+    let Learned { target, findings: mut all, mut notes, far: _ } = learned;
     all.extend(findings);
     if attacker.uid == target.owner.uid {
         notes.push(
@@ -157,14 +188,16 @@ fn report(learned: Learned, attacker: Identity, findings: Vec<Finding>) -> Repor
         notes.push("Root may read every process: memory was not tried.".to_owned());
     }
     let through = all.iter().filter(|finding| finding.got_through).count();
+    let untried = all.iter().filter(|finding| finding.untried).count();
     Report {
         name: target.name,
         id: target.id,
         owner: target.owner,
         attacker,
         at: Timestamp::now(),
-        held: all.len() - through,
+        held: all.len() - through - untried,
         through,
+        untried,
         notes,
         findings: all,
     }
@@ -175,6 +208,7 @@ fn attack(target: &Target, attacker: &Identity) -> Result<Vec<Finding>, VerifyEr
     let mut findings = client::block_on(async {
         let mut findings = ports::attack(target).await;
         findings.extend(gateway::attack(target, attacker).await);
+        findings.extend(link::attack(target, attacker).await);
         findings
     })?;
     findings.extend(abstracts::attack(target));

@@ -6,17 +6,28 @@ use tokio::{io::AsyncReadExt, net::TcpStream, sync::Semaphore, task::JoinSet, ti
 
 use super::{
     Finding,
-    client::CONNECT,
+    client::{self, CONNECT},
     finding::Outcome,
     tables::{self, Listening},
-    target::{Place, Target},
+    target::{Mark, Place, SandboxAt, Target},
 };
+use crate::words::Isolation;
 
 /// So many connections at once.
 const AT_ONCE: usize = 64;
 
 /// Connects to each port on each address, and to the pod's ssh port.
 pub(super) async fn attack(target: &Target) -> Vec<Finding> {
+    let mut findings = match &target.sandbox {
+        SandboxAt::Here => attack_app(target).await,
+        SandboxAt::Elsewhere { node, port } => vec![from_afar(node.as_deref(), *port, target).await],
+    };
+    findings.push(ssh(target, &tables::host_addresses()).await);
+    findings
+}
+
+/// Connects to what listens in the sandbox, on each address of the machine that it is on.
+pub(super) async fn attack_app(target: &Target) -> Vec<Finding> {
     let addresses = tables::host_addresses();
     let mut ports = target.ports.clone();
     if matches!(target.door.place, Place::Unix(_)) && !ports.contains(&target.door.port) {
@@ -41,8 +52,52 @@ pub(super) async fn attack(target: &Target) -> Vec<Finding> {
         let what = format!("port {} on {}", address.port(), ip(address));
         findings.push(Finding::new(what, "TCP connect", outcome));
     }
-    findings.push(ssh(target, &addresses).await);
     findings
+}
+
+/// The app's port on another machine. Whose the port is that answers there, its answer alone can tell.
+async fn from_afar(node: Option<&str>, port: Option<u16>, target: &Target) -> Finding {
+    let what = match (node, port) {
+        (Some(node), Some(port)) => format!("port {port} on {node}"),
+        (Some(node), None) => format!("the app on {node}"),
+        (None, _) => "the app".to_owned(),
+    };
+    let outcome = match (node, port) {
+        (Some(node), Some(port)) => knock(node, port, target).await,
+        (None, _) => Outcome::Untried("it has no node yet".to_owned()),
+        (_, None) if target.isolation == Isolation::Socket => {
+            Outcome::Held("it listens on a socket in a folder of its own".to_owned())
+        }
+        (_, None) => Outcome::Untried("it listens on no port that is known here".to_owned()),
+    };
+    Finding::new(what, "TCP connect from here", outcome)
+}
+
+async fn knock(node: &str, port: u16, target: &Target) -> Outcome {
+    let found = timeout(CONNECT, tokio::net::lookup_host((node, port))).await;
+    let addresses: Vec<SocketAddr> = match found {
+        Ok(Ok(addresses)) => addresses.collect(),
+        _ => return Outcome::Untried("that name has no address here".to_owned()),
+    };
+    let mut why = String::new();
+    for address in addresses {
+        match connect(address).await {
+            Err(error) => why = error,
+            Ok(_) => {
+                let ask = client::request("GET /", &target.door.authority(), &[]);
+                let answer = client::in_the_clear(&Place::Tcp(address), &ask).await;
+                let is_it = |mark: &Mark| answer.is_ok_and(|answer| mark.is_in(answer.bytes()));
+                return match &target.mark {
+                    Some(mark) if is_it(mark) => Outcome::Through("the app's own page came back".to_owned()),
+                    Some(_) => Outcome::Held("something else answers there".to_owned()),
+                    None => Outcome::Untried(
+                        "something answers: whether it is the app, cannot be told".to_owned(),
+                    ),
+                };
+            }
+        }
+    }
+    Outcome::Held(why)
 }
 
 /// The address with this port; a link-local one keeps its scope.

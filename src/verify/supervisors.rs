@@ -49,7 +49,7 @@ fn running(owner: &Identity) -> Vec<Supervisor> {
         let words = processes::words(pid);
         let [_, what, name] = &words[..] else { return None };
         // The files of one that is not dumpable belong to root; its task folder does not say, so its status must.
-        (what == role::SUPERVISE && uid_of(pid)? == owner.uid).then_some(())?;
+        ([role::SUPERVISE, role::GATE].contains(&what.as_str()) && uid_of(pid)? == owner.uid).then_some(())?;
         let folder = folder_of(&PathBuf::from(format!("/proc/{pid}/fd")))?;
         Some(Supervisor { name: name.clone(), folder })
     })
@@ -57,7 +57,7 @@ fn running(owner: &Identity) -> Vec<Supervisor> {
 }
 
 /// The real user of a process (`proc_pid_status(5)`).
-fn uid_of(pid: i32) -> Option<u32> {
+pub(super) fn uid_of(pid: i32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse().ok())
 }

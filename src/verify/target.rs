@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::paths::Root;
-use crate::words::{Isolation, SessionId, SessionName};
+use crate::{
+    link::Fingerprint,
+    words::{Isolation, SessionId, SessionName},
+};
 
 /// A user.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,6 +49,10 @@ pub(super) struct Target {
     pub(super) id: SessionId,
     pub(super) owner: Identity,
     pub(super) isolation: Isolation,
+    /// Where the app is.
+    pub(super) sandbox: SandboxAt,
+    /// Where its host comes in, where that is another machine.
+    pub(super) link: Option<LinkDoor>,
     /// Those that hold what others want: the supervisor and PID 1 of the sandbox.
     pub(super) keepers: Vec<Process>,
     /// All of them, those included.
@@ -61,6 +68,38 @@ pub(super) struct Target {
     /// `name=value`, the name right and the value made up.
     pub(super) made_up_cookie: String,
     pub(super) mark: Option<Mark>,
+}
+
+/// Where a session's sandbox is, seen from where it is attacked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum SandboxAt {
+    /// On this machine.
+    Here,
+    /// On another.
+    Elsewhere {
+        /// Which, where it is known.
+        node: Option<String>,
+        /// What the app listens on there.
+        port: Option<u16>,
+    },
+}
+
+/// Where a session's host comes in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LinkDoor {
+    /// By what hosts reach it.
+    pub(super) hosts: Vec<String>,
+    pub(super) port: u16,
+    pub(super) gateway: Fingerprint,
+    /// What proves whose a host is.
+    pub(super) proof: LinkProof,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum LinkProof {
+    /// MUNGE, with its daemon's socket where it is not MUNGE's own default.
+    Munge(Option<PathBuf>),
+    Key,
 }
 
 /// A process, by its number on the host.
