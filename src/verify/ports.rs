@@ -167,19 +167,23 @@ fn whose(address: SocketAddr, table: &[Listening], target: &Target) -> Outcome {
 async fn ssh(target: &Target, addresses: &[SocketAddr]) -> Finding {
     let port = target.door.port.saturating_sub(1);
     let mut answered = Vec::new();
+    let mut closed = Vec::new();
     let mut strange = Vec::new();
     for address in addresses.iter().map(|address| with_port(*address, port)) {
         let Ok(mut stream) = connect(address).await else { continue };
         let mut said = [0; 64];
-        let len = timeout(Duration::from_secs(1), stream.read(&mut said)).await;
-        if matches!(len, Ok(Ok(4..))) && said.starts_with(b"SSH-") {
-            answered.push(ip(address));
-        } else {
-            strange.push(format!("something that is no ssh server answered on {}", ip(address)));
+        // A busy machine's server may take a moment; one that waits for its client to begin says nothing at all.
+        let len = timeout(Duration::from_secs(5), stream.read(&mut said)).await;
+        match len {
+            Ok(Ok(4..)) if said.starts_with(b"SSH-") => answered.push(ip(address)),
+            // It has enough of strangers, or is another that wants none.
+            Ok(Ok(0) | Err(_)) => closed.push(ip(address)),
+            _ => strange.push(format!("something that is no ssh server answered on {}", ip(address))),
         }
     }
-    let held = match answered[..] {
-        [] => "nobody listens".to_owned(),
+    let held = match (&answered[..], &closed[..]) {
+        ([], []) => "nobody listens".to_owned(),
+        ([], _) => format!("closed at once on {}", closed.join(", ")),
         _ => format!("an ssh server answers on {}", answered.join(", ")),
     };
     Finding::new(
