@@ -3,7 +3,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
-use nix::ifaddrs::getifaddrs;
 use slurm::{Allocation, Slurm};
 
 use super::{
@@ -11,8 +10,9 @@ use super::{
     args::StartArgs,
     batch::{Batch, Job, app_name},
 };
+pub(super) use crate::config::link_hosts;
 use crate::{
-    config::{Config, HostChoice, Munge, TemplateText, host_name, node_name},
+    config::{Config, Munge, TemplateText, node_name},
     host::AppSpec,
     session::{BatchSpec, JobRecord, MungeUse, Record, surroundings},
 };
@@ -75,28 +75,4 @@ pub(super) fn surrounding(app: &mut AppSpec, config: &Config) -> Option<JobRecor
     record.node = Some(node_name().as_str().to_owned());
     record.ends_at = record.ends_at.or_else(|| Timestamp::from_second(allocation.ends_at?).ok());
     Some(record)
-}
-
-/// By what compute nodes may reach this one: what is configured, else its names and then all its addresses but those that
-/// every machine has.
-pub(super) fn link_hosts(configured: &HostChoice) -> Vec<String> {
-    if let HostChoice::Named(name) = configured {
-        return vec![name.as_str().to_owned()];
-    }
-    let mut hosts = vec![node_name().as_str().to_owned(), host_name().as_str().to_owned()];
-    let interfaces = getifaddrs().into_iter().flatten();
-    hosts.extend(interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|address| std::net::IpAddr::from(address.ip()));
-        let v6 = address.as_sockaddr_in6().map(|address| std::net::IpAddr::from(address.ip()));
-        // A link-local address means nothing without its interface.
-        let usable = |ip: &std::net::IpAddr| match ip {
-            std::net::IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-            std::net::IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-        };
-        v4.or(v6).filter(usable).map(|ip| ip.to_string())
-    }));
-    let mut seen = std::collections::HashSet::new();
-    hosts.retain(|host| host != "localhost" && seen.insert(host.clone()));
-    hosts
 }

@@ -1,7 +1,11 @@
 //! What this host is called. Asks the kernel and `/etc/hosts`, never the network: a name server that does not answer must
 //! not hold up a start.
 
-use super::values::HostName;
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+
+use super::values::{HostChoice, HostName};
 
 /// This host's name with its domain where the host name has one, or `/etc/hosts` knows one for it; else without.
 /// `localhost` where the kernel's name can't stand in a URL.
@@ -17,6 +21,30 @@ pub fn node_name() -> HostName {
     let name =
         nix::unistd::gethostname().ok().and_then(|name| name.to_str().and_then(|name| name.parse().ok()));
     name.unwrap_or_else(HostName::localhost)
+}
+
+/// By what compute nodes may reach this one: what is configured, else its names and then all its addresses but those that
+/// every machine has.
+pub fn link_hosts(configured: &HostChoice) -> Vec<String> {
+    if let HostChoice::Named(name) = configured {
+        return vec![name.as_str().to_owned()];
+    }
+    let mut hosts = vec![node_name().as_str().to_owned(), host_name().as_str().to_owned()];
+    let interfaces = getifaddrs().into_iter().flatten();
+    hosts.extend(interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        let v6 = address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip()));
+        // A link-local address means nothing without its interface.
+        let usable = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        };
+        v4.or(v6).filter(usable).map(|ip| ip.to_string())
+    }));
+    let mut seen = std::collections::HashSet::new();
+    hosts.retain(|host| host != "localhost" && seen.insert(host.clone()));
+    hosts
 }
 
 /// The first name with a dot among those that `/etc/hosts` has on a line with `name`.

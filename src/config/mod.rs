@@ -26,7 +26,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use error::{ConfigError, Locked};
-pub use host::{host_name, node_name};
+pub use host::{host_name, link_hosts, node_name};
 pub use job_option::{JobOption, JobOptionError, REFUSED, RefusedOption, refusal};
 pub use layers::{DEFAULT, Entry, Origin, Resolved, SITE_FILE, Sources};
 pub use partial::{
