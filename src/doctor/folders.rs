@@ -116,7 +116,8 @@ fn free(stat: &Statfs) -> u64 {
 }
 
 /// The filesystems that HPC sites have homes and scratch on, by the numbers in their headers.
-fn is_network(kind: FsType) -> bool {
+/// Whether other machines have the same files.
+pub(super) fn is_network(kind: FsType) -> bool {
     const LUSTRE: FsType = FsType(0x0bd0_0bd0);
     const GPFS: FsType = FsType(0x4750_4653);
     const BEEGFS: FsType = FsType(0x1983_0326);
@@ -137,7 +138,7 @@ fn is_network(kind: FsType) -> bool {
     ALL.contains(&kind)
 }
 
-fn nearest_existing(path: &Path) -> &Path {
+pub(super) fn nearest_existing(path: &Path) -> &Path {
     path.ancestors().find(|folder| folder.exists()).unwrap_or(path)
 }
 

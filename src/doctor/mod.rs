@@ -1,8 +1,8 @@
 //! Says what this machine can do for shlogin, what stands in the way, and exactly what removes it.
 //!
 //! What can be tried is tried (namespaces, `/proc`, ports, devices), as the user who asks; what can't is read from the
-//! kernel's own switches. Nothing here changes the machine, waits for the network, or takes longer than a second:
-//! programs that are asked for their version have [`run::PATIENCE`].
+//! kernel's own switches. Nothing here changes the machine, or takes longer than a second: programs that are
+//! asked for their version have [`run::PATIENCE`]. Where Slurm is, its controller has five seconds, and the name service two.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod ports;
 mod probe;
 mod run;
 mod site;
+mod slurm;
 
 use serde::Serialize;
 
@@ -54,15 +55,17 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     // The programs run while the rest is looked at.
     let probe = probe::Running::start();
     let images = images::Running::start(config);
-    let site = site::Running::start(config);
+    let slurm = slurm::Running::start(config);
     let outbound = network::Running::start(config);
 
+    let namespaces = probe.outcome();
     let mut findings = folders::examine(config);
     findings.extend(ports::examine(config, &machine));
-    findings.extend(namespaces::examine(config, &machine, &probe.outcome()));
+    findings.extend(namespaces::examine(config, &machine, &namespaces));
     findings.extend(images.examine(&machine));
     findings.extend(outbound.examine(&machine));
-    findings.extend(site.examine(&machine));
+    findings.extend(slurm.examine(config, &machine, &namespaces));
+    findings.extend(site::examine(config, &machine));
     findings
 }
 

@@ -1,58 +1,19 @@
-//! What else a site has or does that bears on sessions: Slurm, MUNGE, what happens when a user signs out or a file gets
+//! What else a site does that bears on sessions: what happens when a user signs out or a file gets
 //! old, and how freely one user's processes may look at each other. None of it stands in the way.
 
-use std::{
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::{Finding, machine::Machine, run::Asked};
-use crate::config::{Config, find_program, paths};
+use super::{Finding, machine::Machine};
+use crate::config::{Config, paths};
 
-/// Where `munged(8)` listens, with its successive names.
-const MUNGE_SOCKETS: [&str; 2] = ["/run/munge/munge.socket.2", "/var/run/munge/munge.socket.2"];
-
-/// The programs that were asked.
-pub(super) struct Running {
-    sbatch: Option<Asked>,
-    scontrol: bool,
-    /// What a session leaves alone for days and needs.
-    kept: [PathBuf; 2],
-}
-
-impl Running {
-    pub(super) fn start(config: &Config) -> Self {
-        let sbatch = find_program("sbatch").and_then(|path| Asked::start(&path, &["--version"]));
-        let scratch = config.scratch.join(format!("shlogin-{}", geteuid()));
-        let kept = [paths::runtime_path(), scratch];
-        Self { sbatch, scontrol: find_program("scontrol").is_some(), kept }
-    }
-
-    pub(super) fn examine(self, machine: &Machine) -> Vec<Finding> {
-        let answer = self.sbatch.map(Asked::answer);
-        let slurm = match answer.as_ref().map(|answer| answer.version()) {
-            Some(Some(version)) if self.scontrol => version.to_owned(),
-            Some(Some(version)) => format!("{version}, without scontrol"),
-            Some(None) => "sbatch does not say its version in time".to_owned(),
-            None => "not here: sessions run on this node".to_owned(),
-        };
-        let munge = match MUNGE_SOCKETS.iter().find(|socket| machine.has(socket)) {
-            Some(socket) if UnixStream::connect(socket).is_ok() => format!("answers at {socket}"),
-            Some(socket) => format!("{socket} is there, and nobody answers"),
-            None => "not here".to_owned(),
-        };
-        let (slurm, munge) = (Finding::ok("Slurm", slurm), Finding::ok("MUNGE", munge));
-        vec![
-            slurm,
-            munge,
-            sign_out(machine),
-            clean_up(machine, &self.kept),
-            ptrace(machine),
-            tiocsti(machine),
-        ]
-    }
+/// What this site does.
+pub(super) fn examine(config: &Config, machine: &Machine) -> Vec<Finding> {
+    let scratch = config.scratch.join(format!("shlogin-{}", geteuid()));
+    // What a session leaves alone for days and needs.
+    let kept = [paths::runtime_path(), scratch];
+    vec![sign_out(machine), clean_up(machine, &kept), ptrace(machine), tiocsti(machine)]
 }
 
 /// `logind.conf(5)`: with `KillUserProcesses=yes` a session that runs in the background ends with its user's sign-in.
