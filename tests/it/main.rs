@@ -26,6 +26,7 @@ mod in_job;
 mod in_job_attacks;
 mod in_job_faults;
 mod in_job_ways;
+mod job_checks;
 mod loopback;
 mod neighbour;
 mod network;
@@ -183,6 +184,12 @@ fn proofs() -> Vec<Trial> {
             an_owner_by_ssh_sees_who_is_there_and_ends_it_with_one_key [OpenSsh]
             threat_37_a_guest_by_ssh_gets_the_terminal_and_nothing_else [OpenSsh]
             revoking_cuts_ssh_off_at_once [OpenSsh];
+        job_checks:
+            verify_attacks_both_sides_of_a_session_in_a_job [Slurm]
+            verify_finds_what_was_opened_on_either_side [Slurm]
+            what_verify_cannot_try_on_a_node_does_not_count_as_held [Slurm]
+            doctor_looks_at_slurm_where_it_is_and_at_the_job_it_is_in [Slurm]
+            doctor_does_not_wait_long_for_a_controller [Slurm];
         slurm:
             the_cluster_runs_apptainer_in_a_job [Apptainer, Slurm]
             what_breaks_in_a_cluster_can_be_mended [Slurm];
