@@ -217,3 +217,89 @@ fn munge(socket: Option<&Path>) -> Option<Munge> {
     let munge = Munge::find(Some(folder)).ok()?;
     Some(socket.map_or(munge.clone(), |socket| munge.with_socket(socket)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        verify::target::{Door, SandboxAt},
+        words::{Isolation, SessionId},
+    };
+
+    fn target(link: LinkDoor) -> Target {
+        Target {
+            name: "x".parse().unwrap(),
+            id: SessionId::random(),
+            owner: Identity::of_this_process(),
+            isolation: Isolation::Namespace,
+            sandbox: SandboxAt::Elsewhere { node: None, port: None },
+            link: Some(link),
+            keepers: Vec::new(),
+            processes: Vec::new(),
+            ports: Vec::new(),
+            abstracts: Vec::new(),
+            roots: Vec::new(),
+            door: Door {
+                place: Place::Unix("/nowhere".into()),
+                host: "h".to_owned(),
+                port: 1,
+                fingerprint: String::new(),
+            },
+            doors: Vec::new(),
+            used_token: String::new(),
+            made_up_cookie: String::new(),
+            mark: None,
+        }
+    }
+
+    /// What each attempt comes to at a gateway that answers every greeting so.
+    async fn against(reply: fn() -> Reply) -> Vec<Finding> {
+        let gateway = Certificate::make().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = tokio_rustls::TlsAcceptor::from(gateway.server().unwrap());
+        let serving = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                if hear::<Hello>(&mut stream, LONGEST).await.is_ok() {
+                    let _ = say(&mut stream, &reply()).await;
+                }
+            }
+        });
+        let hosts = vec!["127.0.0.1".to_owned()];
+        let target = target(LinkDoor { hosts, port, gateway: gateway.fingerprint(), proof: LinkProof::Key });
+        let findings = attack(&target, &target.owner).await;
+        serving.abort();
+        findings
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_believes_anybody_is_found_out() {
+        let refused = || Reply::Refused { why: NOT_ITS_HOST.to_owned() };
+        let held = against(refused).await;
+        assert_eq!(held.len(), 5);
+        assert!(held.iter().all(|finding| !finding.got_through && !finding.untried), "{held:#?}");
+        for believes in [
+            || Reply::Later,
+            || Reply::Refused { why: "this is not the session's job".to_owned() },
+            || Reply::Welcome { stream: RunId::random() },
+        ] {
+            let through = against(believes).await;
+            let through: Vec<_> = through.iter().filter(|finding| finding.got_through).collect();
+            assert_eq!(through.len(), 1, "{through:#?}");
+            assert_eq!(through[0].tried, "TLS with a certificate of one's own");
+        }
+        let older = || Reply::Refused { why: "another version of shlogin holds this session".to_owned() };
+        assert_eq!(against(older).await.iter().filter(|finding| finding.untried).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_was_tried() {
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let gateway = Certificate::make().unwrap().fingerprint();
+        let target = target(LinkDoor { hosts: Vec::new(), port, gateway, proof: LinkProof::Key });
+        let findings = attack(&target, &target.owner).await;
+        assert!(findings.len() == 1 && findings[0].untried, "{findings:#?}");
+    }
+}
