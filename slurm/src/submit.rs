@@ -55,13 +55,16 @@ impl Export {
 
     /// Whether sbatch does without a variable, and with it the job.
     fn omits(&self, name: &OsStr) -> bool {
-        const FOR_SBATCH: [&str; 7] = [
+        const FOR_SBATCH: [&str; 10] = [
             "SBATCH_EXPORT",
             "SBATCH_CLUSTERS",
             "SLURM_CLUSTERS",
             "SBATCH_WAIT",
             "SBATCH_ARRAY_INX",
             "SBATCH_TEST_ONLY",
+            "SBATCH_CONTAINER",
+            "SBATCH_CONTAINER_ID",
+            "SBATCH_GET_USER_ENV",
             "SLURM_EXIT_ERROR",
         ];
         const MINIMUM: [&str; 7] = ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "SLURM_CONF"];
@@ -176,7 +179,7 @@ impl Slurm {
     /// Submits a job.
     ///
     /// The user's own defaults (`SBATCH_ACCOUNT` and the like) hold, but for those that would change what the job is
-    /// (`SBATCH_EXPORT`, `SBATCH_CLUSTERS`, `SBATCH_WAIT`, `SBATCH_ARRAY_INX`).
+    /// (`SBATCH_EXPORT`, `SBATCH_CLUSTERS`, `SBATCH_WAIT`, `SBATCH_ARRAY_INX`, `SBATCH_CONTAINER` and the like).
     ///
     /// # Errors
     /// As [`SubmitError`] has them. Before a second attempt see the note on [`SubmitError::Program`].
@@ -397,6 +400,9 @@ mod tests {
             ("SLURM_JOB_ID", true, true, false),
             ("SBATCH_EXPORT", true, true, true),
             ("SBATCH_WAIT", true, true, true),
+            ("SBATCH_CONTAINER", true, true, true),
+            ("SBATCH_CONTAINER_ID", true, true, true),
+            ("SBATCH_GET_USER_ENV", true, true, true),
         ] {
             let omits = |export: &Export| export.omits(name.as_ref());
             let all = (omits(&Export::Minimal), omits(&only), omits(&Export::Everything));
