@@ -91,8 +91,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A folder of programs that become `user`.
-/// The first user, or the second.
+/// The name of the first user, or of the second.
 fn user(number: usize) -> String {
     let users = env::var("SLURM_TEST_USERS").expect("SLURM_TEST_USERS names two users");
     users.split(' ').nth(number).expect("SLURM_TEST_USERS names two users").to_owned()
@@ -102,6 +101,7 @@ fn uid(number: usize) -> u32 {
     run("id", &["-u", &user(number)]).trim().parse().unwrap()
 }
 
+/// A folder of programs that become `user`.
 fn programs(folder: &Path, user: &str) -> PathBuf {
     let folder = folder.join(user);
     fs::create_dir_all(&folder).unwrap();
@@ -165,7 +165,7 @@ fn a_refusal_says_why() {
     let cluster = Cluster::take();
     for (option, expected) in [
         ("--partition=nope", Refusal::Partition),
-        ("--gres=gpu:1", Refusal::Gres),
+        ("--gres=nope:1", Refusal::Gres),
         ("--mem=999G", Refusal::Nodes),
         ("--nodelist=c9", Refusal::Nodes),
         ("--time=abc", Refusal::Usage),
@@ -362,7 +362,11 @@ fn a_controller_that_is_not_there_knows_nothing() {
     let cluster = Cluster::take();
     let conf = fs::read_to_string(env::var_os("SLURM_CONF").unwrap()).unwrap();
     let elsewhere = cluster.folder.join("slurm.conf");
-    fs::write(&elsewhere, conf.replace("SlurmctldPort=6817", "SlurmctldPort=1")).unwrap();
+    // Slurm's programs try again for nearly as long as they would wait for an answer: 10 seconds each, by default.
+    let ours = ["SlurmctldPort=1", "MessageTimeout=2"];
+    let key = |line: &str| line.split_once('=').map(|(key, _)| key.to_owned());
+    let rest = conf.lines().filter(|line| ours.iter().all(|our| key(our) != key(line)));
+    fs::write(&elsewhere, rest.chain(ours).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     let lost = cluster.alice.clone().with_conf(&elsewhere).with_deadline(Duration::from_secs(60));
     let id = JobId::new(4_000_000).unwrap();
     let begun = Instant::now();
@@ -403,7 +407,7 @@ fn tasks_of_an_array_are_shown_as_such() {
     let cluster = Cluster::take();
     let error = cluster.alice.submit(&cluster.submission("true", Export::Minimal).option("--array=1-3"));
     assert!(matches!(error, Err(SubmitError::Option { .. })), "{error:?}");
-    let sbatch = cluster.folder.join("alice/sbatch");
+    let sbatch = cluster.folder.join(user(0)).join("sbatch");
     let out =
         run(sbatch.to_str().unwrap(), &["--parsable", "--chdir=/", "--hold", "--array=1-3", "--wrap=true"]);
     let id = out.trim().parse::<JobId>().unwrap();
@@ -415,11 +419,16 @@ fn tasks_of_an_array_are_shown_as_such() {
 fn the_site_shows_what_it_has() {
     let cluster = Cluster::take();
     let partitions = cluster.alice.partitions().unwrap();
-    let [debug] = partitions.as_slice() else { panic!("{partitions:?}") };
+    let [debug, short] = partitions.as_slice() else { panic!("{partitions:?}") };
     assert_eq!((debug.name.as_str(), debug.is_default, debug.state.as_str()), ("debug", true, "up"));
     assert_eq!((debug.time_limit, debug.nodes.total), (Some(TimeLimit::Unlimited), 2));
+    assert_eq!((short.name.as_str(), short.is_default, short.state.as_str()), ("short", false, "up"));
+    assert_eq!((short.time_limit, short.nodes.total), (Some(TimeLimit::Minutes(2)), 2));
+    for partition in [debug, short] {
+        assert_eq!(partition.gres, ["gpu:2"]);
+    }
     let config = cluster.alice.config().unwrap();
-    assert_eq!(config.cluster.as_deref(), Some("ci"));
+    assert_eq!(config.cluster.as_deref(), Some("shlogin"));
     assert!(config.munge_socket.is_some() && config.min_job_age.is_some(), "{config:?}");
 }
 
@@ -428,8 +437,8 @@ fn the_site_shows_what_it_has() {
 fn a_credential_says_who_made_it_and_once() {
     let cluster = Cluster::take();
     let socket = cluster.alice.config().unwrap().munge_socket.unwrap();
-    let of = |user| Munge::find(Some(&cluster.folder.join(user))).unwrap().with_socket(&socket);
-    let (alice, bob) = (of("alice"), of("bob"));
+    let of = |number| Munge::find(Some(&cluster.folder.join(user(number)))).unwrap().with_socket(&socket);
+    let (alice, bob) = (of(0), of(1));
     let minute = Duration::from_secs(60);
 
     let mut payload = (0..=255).collect::<Vec<u8>>();
@@ -444,12 +453,12 @@ fn a_credential_says_who_made_it_and_once() {
     assert!(matches!(bob.decode(&made), Err(MungeError::Replayed)));
     assert!(matches!(alice.decode(&made), Err(MungeError::Replayed)));
 
-    let for_bob = alice.encode(b"", Some(2002), minute).unwrap();
+    let for_bob = alice.encode(b"", Some(uid(1)), minute).unwrap();
     assert!(matches!(alice.decode(&for_bob), Err(MungeError::NotForUs)));
     let root = Munge::find(None).unwrap().with_socket(&socket);
     assert!(matches!(root.decode(&for_bob), Err(MungeError::NotForUs)));
     let read = bob.decode(&for_bob).unwrap();
-    assert_eq!((read.only_for, read.payload.len()), (Some(2002), 0));
+    assert_eq!((read.only_for, read.payload.len()), (Some(uid(1)), 0));
 
     let changed = made.replace("MUNGE:A", "MUNGE:B");
     for none in ["", "MUNGE:", "MUNGE:AwQFAAA:", "garbage", &changed] {
