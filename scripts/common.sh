@@ -19,6 +19,14 @@ as_root() {
   fi
 }
 
+# What cargo builds and then runs, it runs as root from here on: the compiler needs none of it.
+run_as_root() { # VARIABLE,…: those that it gets
+  [ "$(id -u)" != 0 ] || return 0
+  local triple
+  triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env=$1"
+}
+
 # The Debian archive this machine's apt is configured with, as a URL.
 debian_mirror() {
   local codename url
