@@ -1,5 +1,6 @@
 //! Against a real cluster, with two ordinary users. `tests/cluster/crate` brings both, as root, and runs
-//! `cargo test -p slurm --test cluster -- --ignored` where `SLURM_CONF` names the cluster and `SLURM_TEST_USERS` the users.
+//! `cargo test -p slurm --test cluster -- --ignored` where `SLURM_CONF` names the cluster, `SLURM_TEST_USERS`
+//! the users, and `SLURM_TEST_FOLDER` a folder that the nodes see too.
 //!
 //! Each user's Slurm is a folder of programs that become the user, so one process can be all of them.
 
@@ -41,7 +42,8 @@ impl Cluster {
     fn take() -> Self {
         let alone = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(env::var_os("SLURM_CONF").is_some(), "SLURM_CONF does not name a cluster");
-        let folder = env::temp_dir().join(format!("slurm-test-{}", std::process::id()));
+        let shared = env::var_os("SLURM_TEST_FOLDER").expect("SLURM_TEST_FOLDER is one that the nodes see");
+        let folder = PathBuf::from(shared).join(format!("slurm-test-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         // The jobs of both write here.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
