@@ -5,7 +5,10 @@
 //! The keys lie beside it: the gateway's own, so that another gateway can take over, and, where there is no MUNGE, the
 //! host's.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +76,18 @@ impl Rendezvous {
     pub fn write(&self, folder: &PrivateFolder) -> Result<(), RendezvousError> {
         let text = serde_json::to_vec_pretty(self).map_err(|_| missing(folder.path()))?;
         Ok(folder.write(FILE, &text, Durability::Passing)?)
+    }
+
+    /// Removes it: the session is over. A host that begins later than that, as one does whose job was submitted though
+    /// Slurm did not say so in time, finds no gateway and ends at once.
+    ///
+    /// # Errors
+    /// As `unlink(2)`.
+    pub fn remove(folder: &PrivateFolder) -> io::Result<()> {
+        match fs::remove_file(folder.path().join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

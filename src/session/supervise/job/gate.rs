@@ -108,6 +108,9 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
             }
         }
     });
+    if let Err(error) = Rendezvous::remove(&folder) {
+        tracing::warn!(%error, "link.json cannot be removed");
+    }
     // All that the session had on the runtime goes: gateway and link.
     runtime.shutdown_timeout(Duration::from_millis(200));
     pump.finish();
