@@ -24,6 +24,7 @@ mod gateway;
 mod harness;
 mod in_job;
 mod in_job_attacks;
+mod in_job_endings;
 mod in_job_faults;
 mod in_job_ways;
 mod job_checks;
@@ -203,6 +204,13 @@ fn proofs() -> Vec<Trial> {
             threat_41_strangers_who_say_nothing_keep_nobody_out [Slurm]
             threat_42_a_host_tells_nothing_to_a_false_gateway [Slurm]
             threat_42_nobody_takes_the_port_that_hosts_dial [Slurm];
+        in_job_endings:
+            what_slurm_refuses_is_told_in_its_words [Slurm]
+            what_a_node_lacks_is_told_by_its_name [Apptainer, Slurm]
+            an_app_that_does_not_begin_on_a_node_is_told_as_here [Slurm]
+            a_controller_that_does_not_answer_harms_no_session [Slurm]
+            a_session_that_waits_has_a_page_that_says_why [Slurm]
+            a_hundred_sessions_wait_in_the_queue [Slurm];
         in_job_ways:
             every_command_reaches_a_session_in_a_job [Apptainer, Slurm]
             ssh_and_all_that_stands_on_it_reach_a_session_in_a_job [OpenSsh, Slurm]
