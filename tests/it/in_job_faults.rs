@@ -111,8 +111,9 @@ impl InJob<'_> {
             }
             assert!(
                 start.elapsed() < within,
-                "not {state} within {within:?}: {record:#}\n{}",
-                self.diagnostics()
+                "not {state} within {within:?}: {record:#}\n{}\n{}",
+                self.diagnostics(),
+                self.cluster.logs()
             );
             thread::park_timeout(Duration::from_millis(20));
         }
@@ -349,7 +350,8 @@ pub(crate) fn a_requeued_session_runs_again_at_its_url(site: &Site) {
         let job = cluster.jobs(alice).into_iter().find(|its| its.id == job)?;
         (job.state == "PENDING").then_some(())
     });
-    update("StartTime=now");
+    // A node that has just revoked the job's credential takes none that is of the same second.
+    update("StartTime=now+2");
     session.wait_for_state(seconds(30), "running");
     session.wait_for_app(seconds(5), &gate, "here");
     assert_eq!(session.show()["job"]["restarts"], 2);
@@ -715,4 +717,36 @@ pub(crate) fn stop_says_what_it_could_not_do(site: &Site) {
     cluster.wait_job(seconds(10), jobs[0], "CANCELLED");
     running.wait_until_job_ended(jobs[1]);
     running.wait_until_nothing_is_left(seconds(5));
+}
+
+pub(crate) fn a_full_disk_on_the_node_is_told_and_leaves_nothing(site: &Site) {
+    let alice = &site.alice;
+    let cluster = OwnCluster::new(&[]);
+    let full = alice.home.join("full");
+    alice.own_folder(&full, 0o700);
+    // There is a disk, which is hers, and no room for one more folder.
+    let options = format!("size=16k,nr_inodes=1,mode=0700,uid={},gid={}", alice.uid, alice.gid);
+    let full = full.display().to_string();
+    let mounted = cluster.inside_as_root(Node::C1, &["mount", "-t", "tmpfs", "-o", &options, "tmpfs", &full]);
+    Running::spawn(mounted).finish(seconds(10)).ok();
+    for image in [None, Some(place().image("tiny").display().to_string())] {
+        let args = ["start", "--json", "--slurm", "--name", "full", "--network", "isolated", "-w", "c1"];
+        let mut command = cluster.command_as(alice, place().program());
+        command.args(args).env("SHLOGIN_SCRATCH", &full);
+        match &image {
+            Some(image) => command.arg(image),
+            None => command.args(["--", "/usr/bin/python3", "-S", "-E"]).arg(place().app()),
+        };
+        let output = Running::spawn(command).finish(seconds(60));
+        assert_ne!(output.code(), 0, "{output:#?}");
+        let message = output.json()["error"]["message"].as_str().unwrap().to_owned();
+        eprintln!("{message}");
+        assert!(message.contains("No space left"), "{message}");
+        wait_until_clean(&cluster, Node::C1, alice, seconds(5));
+        alice.wait_until_nothing_is_left(seconds(5));
+        let jobs = cluster.jobs(alice);
+        assert!(jobs.iter().all(|job| job.state != "RUNNING" && job.state != "PENDING"), "{jobs:?}");
+    }
+    let left = cluster.root_of(Node::C1).join(full.trim_start_matches('/'));
+    assert_eq!(fs::read_dir(left).unwrap().count(), 0);
 }

@@ -156,7 +156,8 @@ fn proofs() -> Vec<Trial> {
             an_app_s_daemons_go_with_its_job [Slurm]
             a_host_that_is_stopped_for_a_while_goes_on [Slurm]
             stop_ends_the_job_wherever_the_session_stands [Slurm]
-            stop_says_what_it_could_not_do [Slurm];
+            stop_says_what_it_could_not_do [Slurm]
+            a_full_disk_on_the_node_is_told_and_leaves_nothing [Slurm, Apptainer];
         loopback:
             another_user_s_connections_leave_the_owner_in []
             a_cookie_is_good_for_its_user_alone [];

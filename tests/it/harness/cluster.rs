@@ -137,6 +137,13 @@ impl Cluster {
         command
     }
 
+    /// A command that root will run on a compute node.
+    pub(crate) fn inside_as_root(&self, node: Node, words: &[&str]) -> Command {
+        let mut command = script(&self.folder, &["in", node.name(), "--"]);
+        command.args(words);
+        command
+    }
+
     /// Hands a batch script of one line to Slurm, and gives the job's number.
     pub(crate) fn submit(&self, user: &User, options: &[&str], line: &str) -> u32 {
         let words = [&["sbatch", "--parsable"], options, &["--wrap", line]].concat();
@@ -163,7 +170,7 @@ impl Cluster {
                 job => assert!(
                     start.elapsed() < within,
                     "job {id} is not {state} within {within:?}: {job:?}\n{}",
-                    self.says(&["logs"])
+                    self.logs()
                 ),
             }
             thread::park_timeout(Duration::from_millis(20));
@@ -185,6 +192,11 @@ impl Cluster {
             })
         };
         table.lines().map(|line| job(line).unwrap_or_else(|| panic!("no job: {line}"))).collect()
+    }
+
+    /// The last lines of every daemon's log.
+    pub(crate) fn logs(&self) -> String {
+        self.says(&["logs"])
     }
 
     /// Waits until a node is in this state: `idle`, `mixed`, `down*`, where the `*` says that it does not answer.
