@@ -242,6 +242,8 @@ impl Node<'_> {
                         tracing::error!("{error}");
                     }
                     dialling = tokio::spawn(std::future::pending());
+                    // Nor will anybody hear how it ends.
+                    this.serving = None;
                     this.ask_to_stop(Duration::ZERO);
                 }
                 News::Order(ToHost::Begin(begin)) if this.stop.is_none() => {
