@@ -114,11 +114,16 @@ impl Caller {
         heard
     }
 
+    /// The one answer, after which nothing comes.
+    fn answered(&mut self) -> Value {
+        let heard = self.hear();
+        serde_json::from_slice(heard.get(4..).unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{error} in {heard:?}"))
+    }
+
     /// The refusal, after which nothing comes.
     fn refused(&mut self) -> String {
-        let heard = self.hear();
-        let reply: Value = serde_json::from_slice(heard.get(4..).unwrap_or_default())
-            .unwrap_or_else(|error| panic!("{error} in {heard:?}"));
+        let reply = self.answered();
         reply["Refused"]["why"].as_str().unwrap_or_else(|| panic!("let through: {reply}")).to_owned()
     }
 }
@@ -174,7 +179,9 @@ pub(crate) fn threat_41_nobody_but_the_session_s_own_job_is_let_through(site: &S
     let mut hello = link.hello(job, None);
     hello["version"] = json!(2);
     caller.say(&hello);
-    assert!(caller.refused().contains("version"));
+    // A gateway of its own version may take over yet: till then it is not let in.
+    assert_eq!(caller.answered(), json!("Later"));
+    session.wait_for_diagnostics(seconds(5), "another version");
 
     what_is_no_host_at_all_is_cut_off(&link);
     assert_eq!(witness.ask(b"still"), b"still");
