@@ -18,8 +18,9 @@ pub(super) fn extend(args: &ExtendArgs, output: &Output) -> Result<ExitCode, Fai
         return Err(Failure::Session(format!("{name} runs in no job: its time is not limited")));
     };
     let config = Config::load(&Overrides::default())?.config;
-    let failed =
-        |error: &dyn std::fmt::Display| Failure::Session(format!("job {} has no more time: {error}", job.id));
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::Session(format!("job {} gets no more time: {error}", job.id))
+    };
     let slurm = Slurm::find(config.slurm.programs.path()).map_err(|error| failed(&error))?;
     let now = slurm.job(job.id).map_err(|error| failed(&error))?;
     let minutes = u32::try_from(args.by.duration().as_secs().div_ceil(60)).unwrap_or(u32::MAX);
@@ -38,7 +39,7 @@ pub(super) fn extend(args: &ExtendArgs, output: &Output) -> Result<ExitCode, Fai
             Ok(ExitCode::SUCCESS)
         }
         Err(ChangeError::Denied { .. }) => Err(Failure::Session(format!(
-            "job {} has no more time: this site lets nobody but its operators give a running job more",
+            "job {} gets no more time: this site lets nobody but its operators give a running job more",
             job.id
         ))),
         Err(error) => Err(failed(&error)),

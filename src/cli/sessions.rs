@@ -216,11 +216,13 @@ fn table(records: &[Record]) -> String {
 }
 
 fn details(record: &Record) -> String {
+    let detached = record.detached && record.state != State::Ended;
+    let state = if detached { "detached".to_owned() } else { format!("{:?}", record.state).to_lowercase() };
     let mut lines = vec![
         ("name", record.name.to_string()),
         ("id", record.id.to_string()),
         ("pod", record.pod.to_string()),
-        ("state", format!("{:?}", record.state).to_lowercase()),
+        ("state", state),
         ("gateway", format!("https://{}:{}/", record.gateway.host, record.gateway.port)),
         ("fingerprint", record.gateway.fingerprint.clone()),
         ("app port", record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string())),
@@ -239,8 +241,10 @@ fn details(record: &Record) -> String {
     if let Some(job) = &record.job {
         lines.push(("job", job.summary(jiff::Timestamp::now())));
         lines.extend(job.partition.clone().map(|partition| ("partition", partition)));
-        let link = if job.linked { "up" } else { "down" };
-        lines.push(("link", link.to_owned()));
+        if record.state != State::Ended {
+            let link = if job.linked { "up" } else { "down" };
+            lines.push(("link", link.to_owned()));
+        }
     }
     if let Some(ssh) = &record.ssh {
         let port = ssh.port.map_or_else(|| "none: `shlogin ssh`".to_owned(), |port| port.to_string());

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::prctl;
+use nix::sys::{prctl, wait::waitpid};
 use slurm::{Slurm, munge::Munge};
 use tokio::sync::watch;
 
@@ -113,6 +113,9 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     }
     // All that the session had on the runtime goes: gateway and link.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    // One of Slurm's programs may still wait for a controller that does not answer.
+    process::kill_descendants();
+    while waitpid(None, None).is_ok() {}
     pump.finish();
     writer.finish();
     let tail = log::tail(&log, 20);

@@ -422,7 +422,12 @@ impl<'a> Gate<'a> {
                     let folder = self.opened.folder.path().display();
                     format!(" before it called; what it said is in {folder}/slurm-{id}.out")
                 });
-                format!("its job {id} is {state}{}{}", how.unwrap_or_default(), said.unwrap_or_default())
+                let state = match state {
+                    JobState::Failed => "failed".to_owned(),
+                    JobState::Completed => "has ended".to_owned(),
+                    other => format!("is {other}"),
+                };
+                format!("its job {id} {state}{}{}", how.unwrap_or_default(), said.unwrap_or_default())
             }
         };
         match &self.left {
