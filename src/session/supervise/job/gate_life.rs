@@ -1,10 +1,13 @@
 //! A gate from the submission of its job to the session's end: one loop that hears all news, and decides.
 
-use std::{fs::File, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+mod ending;
+mod submission;
+
+use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use nginx_free::trunk::Trunk;
-use slurm::{Export, Job, JobId, Slurm, State as JobState, Submission, SubmitError};
+use slurm::{Job, JobId, Slurm};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking},
@@ -20,7 +23,7 @@ use crate::{
     config::paths::PrivateFolder,
     gateway::Phase,
     host::{Channel, Dialer, FarHost, Host},
-    link::{self, Expected, Linked, Links, Rendezvous, RunId},
+    link::{Expected, Linked, Links, Rendezvous, RunId},
     sandbox::protocol::Endpoint,
     session::{
         BatchSpec, JobRecord, Record, Records, SessionSpec, State,
@@ -38,15 +41,7 @@ use crate::{
     sys::message,
     terminal::Terminals,
 };
-
-/// What a host may take longer than its app, to end.
-const MARGIN: Duration = Duration::from_secs(5);
-/// How long Slurm may take to say what became of a job whose host it has ended.
-const VERDICT: Duration = Duration::from_secs(60);
-/// How long a job may take to go when its host has.
-const GOING: Duration = Duration::from_secs(10);
-/// How long Slurm may take to end a job before that is left to its owner: less than `stop` waits.
-const PARTING: Duration = Duration::from_secs(20);
+use ending::{VERDICT, forget_secrets};
 
 /// What was opened before the session.
 pub(super) struct Opened {
@@ -231,7 +226,11 @@ impl<'a> Gate<'a> {
         let (mut linked, mut carried) = (self.opened.links.linked(), self.opened.links.carried());
         match self.batch.resume.take() {
             Some(job) => self.watch(job),
-            None => self.submitting = Some(self.submit()),
+            None => {
+                let (slurm, batch) = (self.opened.slurm.clone(), self.batch.clone());
+                let folder = self.opened.folder.path().to_owned();
+                self.submitting = Some(spawn_blocking(move || submission::submit(&slurm, batch, &folder)));
+            }
         }
         let mut ticks = interval(Duration::from_secs(5));
         self.waits();
@@ -323,19 +322,6 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn submit(&self) -> JoinHandle<Result<JobId, String>> {
-        let slurm = self.opened.slurm.clone();
-        let (batch, folder) = (self.batch.clone(), self.opened.folder.path().to_owned());
-        spawn_blocking(move || {
-            let submission = Submission::new(batch.script, Export::Minimal).options(batch.options);
-            let submitted = slurm.submit(&submission).map(|submitted| submitted.job);
-            if let Err(SubmitError::Program(_) | SubmitError::Unreachable(_)) = submitted {
-                cancel_unheard_of(&slurm, &folder);
-            }
-            submitted.map_err(|error| error.to_string())
-        })
-    }
-
     fn submitted(&mut self, id: JobId) {
         self.watch(JobRecord::new(id));
     }
@@ -390,50 +376,6 @@ impl<'a> Gate<'a> {
             watch.interest(interest);
         }
         None
-    }
-
-    fn ended_by_slurm(&self, job: &Job) -> End {
-        if self.ending.is_some() {
-            return End::Stopped(None);
-        }
-        let id = job.id;
-        let node = self
-            .record
-            .job
-            .as_ref()
-            .and_then(|job| job.node.clone())
-            .unwrap_or_else(|| "its node".to_owned());
-        let what = match job.state {
-            JobState::Cancelled => format!("its job {id} was cancelled"),
-            JobState::Timeout => format!("its job {id} reached its time limit"),
-            JobState::NodeFail => format!("{node} failed, and with it its job {id}"),
-            JobState::Preempted => format!("its job {id} had to make room for another"),
-            JobState::OutOfMemory => format!("its job {id} used more memory than it had"),
-            JobState::BootFail => format!("{node} did not boot for its job {id}"),
-            JobState::Deadline => format!("its job {id} could not end before its deadline"),
-            JobState::Gone => format!("Slurm does not know its job {id} any more"),
-            state => {
-                let how = job.exit.map(|exit| match exit.signal {
-                    0 => format!(" with exit code {}", exit.code),
-                    signal => format!(" by signal {signal}"),
-                });
-                // A script that never came so far as to call has said why to nobody else.
-                let said = self.run.is_none().then(|| {
-                    let folder = self.opened.folder.path().display();
-                    format!(" before it called; what it said is in {folder}/slurm-{id}.out")
-                });
-                let state = match state {
-                    JobState::Failed => "failed".to_owned(),
-                    JobState::Completed => "has ended".to_owned(),
-                    other => format!("is {other}"),
-                };
-                format!("its job {id} {state}{}{}", how.unwrap_or_default(), said.unwrap_or_default())
-            }
-        };
-        match &self.left {
-            Some((End::Stopped(Some(exit)), _)) => End::Job(format!("{what}; its app ended with {exit}")),
-            _ => End::Job(what),
-        }
     }
 
     /// A host has come: a new one, or the same over a new stream.
@@ -534,81 +476,6 @@ impl<'a> Gate<'a> {
         Ok(())
     }
 
-    /// It is to end: its host is asked, and where there is none, Slurm is told.
-    fn stop(&mut self, grace: Duration) -> Option<End> {
-        let until = Instant::now() + grace + MARGIN;
-        self.ending = Some(self.ending.map_or(until, |before| before.min(until)));
-        match (&self.far, &self.record.job) {
-            (Some(far), _) => far.stop(grace),
-            // Its job is cancelled when the session has ended.
-            (None, Some(_)) => return Some(End::Stopped(None)),
-            // It is being submitted: what becomes of it is heard in a moment.
-            (None, None) => {}
-        }
-        None
-    }
-
-    fn lose_patience(&mut self) -> Option<End> {
-        let now = Instant::now();
-        if self.ending.is_some_and(|until| until <= now) {
-            return Some(End::Stopped(None));
-        }
-        if self
-            .record
-            .job
-            .as_ref()
-            .is_some_and(|job| matches!(job.state, JobState::Completing | JobState::Undetermined))
-            && let Some((_, until)) = &mut self.left
-        {
-            // It has not come to a verdict yet.
-            *until = (*until).max(now + VERDICT);
-            return None;
-        }
-        let (end, _) = self.left.take_if(|(_, until)| *until <= now)?;
-        Some(End::Job(format!("Slurm ended its job: {end}")))
-    }
-
-    /// Leaves no job behind. One whose host has ended goes by itself, as a rule. Says what could not be done: where Slurm
-    /// does not answer, a session ends all the same.
-    async fn end_job(&mut self, end: &End) -> Option<String> {
-        let (Some(watch), Some(id)) = (&mut self.job, self.record.job.as_ref().map(|job| job.id)) else {
-            return None;
-        };
-        let host_ended = self.far.is_some() && !matches!(end, End::Stopped(None));
-        watch.interest(Interest::Waiting);
-        watch.interest(Interest::Keen);
-        let begun = Instant::now();
-        let cancel_at = begun + if host_ended { GOING } else { Duration::ZERO };
-        let mut cancelling = None;
-        loop {
-            tokio::select! {
-                job = watch.news.recv() => {
-                    let job = job?;
-                    if let Some(record) = &mut self.record.job {
-                        record.update(&job);
-                    }
-                    // One that is to run again completes, too: it has to be cancelled then.
-                    let goes = job.state == JobState::Completing && (host_ended || cancelling.is_some());
-                    if job.state.is_ended() || goes {
-                        return None;
-                    }
-                }
-                () = sleep_until(cancel_at), if cancelling.is_none() => {
-                    let slurm = self.opened.slurm.clone();
-                    // It is not waited for: a program that hangs with its controller is Slurm's own.
-                    cancelling = Some(spawn_blocking(move || {
-                        if let Err(error) = slurm.cancel(id) {
-                            tracing::warn!(%error, "the job could not be cancelled");
-                        }
-                    }));
-                }
-                () = sleep_until(begun + PARTING) => {
-                    return Some(format!("Slurm does not say that its job {id} has ended: see squeue, and scancel {id}"));
-                }
-            }
-        }
-    }
-
     /// It has no node, or none any more.
     fn waits(&mut self) {
         self.record.state = State::Waiting;
@@ -649,23 +516,6 @@ impl<'a> Gate<'a> {
         // It serves all the same; what others read of it is older.
         if let Err(error) = self.records.write(&self.record) {
             tracing::warn!(%error, "the record cannot be written");
-        }
-    }
-}
-
-/// Nobody takes over a session that has ended.
-fn forget_secrets(folder: &PrivateFolder) -> std::io::Result<()> {
-    link::remove_keys(folder).and(SessionSpec::remove_from(folder))
-}
-
-/// Where sbatch did not end, or not well, the controller may have taken the job all the same. It is known by its folder, which
-/// is no other session's.
-fn cancel_unheard_of(slurm: &Slurm, folder: &Path) {
-    let uid = nix::unistd::getuid().as_raw();
-    let jobs = slurm.jobs_of_user(uid).unwrap_or_default();
-    for job in jobs.iter().filter(|job| job.workdir.as_deref() == Some(folder) && !job.state.is_ended()) {
-        if let Err(error) = slurm.cancel(job.id) {
-            tracing::warn!(%error, job = %job.id, "a job of which sbatch said nothing could not be cancelled");
         }
     }
 }
