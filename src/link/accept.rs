@@ -1,9 +1,8 @@
 //! The gateway's end: a listener on the login node, and who is let through to the session.
 
 use std::{
-    collections::VecDeque,
-    io,
-    net::TcpListener,
+    fmt, io,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,8 +14,7 @@ use nginx_free::{
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
-    task::AbortHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -25,12 +23,11 @@ use super::{
     hello::{Hello, LONGEST, NOT_ITS_HOST, Reply, Run, StreamId, VERSION, statement},
     message::{hear, say},
     proof::Doubt,
+    strangers::{Complaints, Strangers},
     tls::binding,
 };
 use crate::words::SessionId;
 
-/// Strangers who have not proven anything yet, at a time. More than come while an honest one proves himself.
-const STRANGERS: usize = 256;
 /// How long one has to prove something.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a channel may take to open: an outage of the link is no refusal.
@@ -70,6 +67,7 @@ struct Gate {
     held: Mutex<Option<Held>>,
     linked: watch::Sender<Option<Linked>>,
     carried: watch::Sender<bool>,
+    complaints: Mutex<Complaints>,
 }
 
 /// The run that holds the session.
@@ -98,7 +96,15 @@ impl Links {
         let acceptor = TlsAcceptor::from(identity.server()?);
         let (linked, linked_seen) = watch::channel(None);
         let (carried, carried_seen) = watch::channel(false);
-        let gate = Arc::new(Gate { session, proof, expected, held: Mutex::default(), linked, carried });
+        let gate = Arc::new(Gate {
+            session,
+            proof,
+            expected,
+            held: Mutex::default(),
+            linked,
+            carried,
+            complaints: Mutex::default(),
+        });
         let (open, mut closed) = mpsc::channel::<()>(1);
         tokio::spawn(async move {
             tokio::select! {
@@ -133,29 +139,22 @@ pub enum OpenError {
 }
 
 async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, gate: Arc<Gate>) {
-    let mut strangers: VecDeque<AbortHandle> = VecDeque::new();
+    let mut strangers = Strangers::default();
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             // Out of descriptors, for one.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        strangers.retain(|stranger| !stranger.is_finished());
-        // The oldest makes room, and nobody is kept waiting: else those who say nothing would keep the host out.
-        if strangers.len() >= STRANGERS
-            && let Some(oldest) = strangers.pop_front()
-        {
-            oldest.abort();
-        }
         let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
         let stranger = tokio::spawn(async move {
             match timeout(PATIENCE, gate.judge(&acceptor, stream)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%from, %error, "nobody was let through to the link"),
-                Err(_) => tracing::warn!(%from, "whoever came to the link proved nothing in time"),
+                Ok(Err(error)) => gate.complain(from, &error),
+                Err(_) => gate.complain(from, &"it proved nothing in time"),
             }
         });
-        strangers.push_back(stranger.abort_handle());
+        strangers.take(from.ip(), stranger.abort_handle());
     }
 }
 
@@ -171,6 +170,14 @@ enum Verdict {
 }
 
 impl Gate {
+    /// Says that somebody was not let through; not of each one who comes without end.
+    fn complain(&self, from: SocketAddr, why: &dyn fmt::Display) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unsaid) = complaints.may_say(Instant::now()) {
+            tracing::warn!(%from, %why, unsaid, "nobody was let through to the link");
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,6 +23,7 @@ pub mod message;
 pub mod pin;
 mod proof;
 mod rendezvous;
+mod strangers;
 mod tls;
 
 pub use accept::{Expected, Linked, Links, OpenError};

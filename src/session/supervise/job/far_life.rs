@@ -68,12 +68,13 @@ impl LogSink {
     }
 
     async fn take(&self, trunk: &Trunk, run: RunId) -> io::Result<()> {
+        // One at a time: of the one before, what it has read is still to be written.
+        let mut pipe = self.pipe.lock().await;
         let from = self.from(run);
         let mut channel = trunk.open_protocol(SESSION, &from.to_path(), LOG).await?;
         let begin = channel.read_u64().await?;
         self.count.store(begin, Ordering::Relaxed);
         self.seen.send_replace(begin);
-        let mut pipe = self.pipe.lock().await;
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = channel.read(&mut buffer).await?;

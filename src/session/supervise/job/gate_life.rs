@@ -276,6 +276,10 @@ impl<'a> Gate<'a> {
                 News::Far(Some(news)) => self.hear_host(news).await,
                 News::Far(None) => {
                     self.far = None;
+                    // One that is there and says nothing more is to come anew.
+                    if let Some(trunk) = &*self.trunk.borrow() {
+                        trunk.cut();
+                    }
                     None
                 }
                 News::Launcher(Some(FromLauncher::Detach)) => {
