@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{
-        Sources,
+        Allocation, Sources,
         paths::{runtime_folder, state_folder},
     },
     sandbox::Footprint,
@@ -55,6 +55,13 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     let helper = if in_a_job { None } else { launchable::helper(config)? };
     let mut app = launchable::app(&args, config)?;
     let within = if in_a_job { None } else { in_job::surrounding(&mut app, config) };
+    if within.is_some() && config.slurm.allocation == Allocation::Dial {
+        return Err(Failure::Usage(
+            "slurm.allocation = \"dial\" is not possible yet: start it on the login node with --slurm, or set \"listen\" for a \
+             gateway here"
+                .to_owned(),
+        ));
+    }
     let (name, lock) = launchable::name(&args)?;
     let id = SessionId::random();
     let footprint = launchable::footprint(config, &name, id);
