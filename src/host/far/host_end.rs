@@ -300,25 +300,20 @@ async fn attend(
     let size_of = input.as_ref().and_then(Side::fd).filter(|_| terminal).and_then(|fd| fd.try_clone().ok());
     let mut size_of = size_of;
     let hearing = async {
+        let mut pending = Bytes::new();
         loop {
             tokio::select! {
-                packet = incoming.next() => match packet {
-                    Ok(Some(Packet { kind: Kind::Input, bytes })) => {
-                        let closed = match &mut input {
-                            Some(side) if !bytes.is_empty() => side.write(&bytes).await.is_err(),
-                            _ => bytes.is_empty(),
-                        };
-                        if closed {
-                            input = None;
-                            if terminal {
-                                // Nobody is at the terminal any more: the kernel tells all who are on it.
-                                size_of = None;
-                                hear_output.send_replace(false);
-                            }
-                        }
-                    }
+                packet = incoming.next(), if pending.is_empty() => match packet {
+                    Ok(Some(Packet { kind: Kind::Input, bytes })) if !bytes.is_empty() => pending = bytes,
+                    Ok(Some(Packet { kind: Kind::Input, .. })) => input = None,
                     _ => return,
                 },
+                // What a program does not read must not keep it from hearing the rest.
+                wrote = write_some(&mut input, &mut pending), if !pending.is_empty() => {
+                    if wrote.is_err() {
+                        (input, pending) = (None, Bytes::new());
+                    }
+                }
                 Some(told) = told.recv() => match told {
                     Told::Resize(size) => {
                         if let Some(fd) = &size_of {
@@ -331,6 +326,10 @@ async fn attend(
                         which.send_replace(false);
                     }
                 },
+            }
+            if terminal && input.is_none() && size_of.take().is_some() {
+                // Nobody is at the terminal any more: the kernel tells all who are on it.
+                hear_output.send_replace(false);
             }
         }
     };
@@ -373,6 +372,17 @@ async fn say(
         let ended = bytes.is_empty();
         if packets.send(Packet { kind, bytes }).await.is_err() || ended {
             return;
+        }
+    }
+}
+
+/// Writes some of what waits; where nobody reads it any more, it is gone.
+async fn write_some(side: &mut Option<Side>, pending: &mut Bytes) -> io::Result<()> {
+    match side {
+        Some(side) => side.write_some(pending).await,
+        None => {
+            pending.clear();
+            Ok(())
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use nix::sys::stat::{SFlag, fstat};
 use tokio::{
     fs::File,
@@ -94,6 +94,24 @@ impl Side {
                 Ok(())
             }
         }
+    }
+
+    /// Writes some of it, and leaves the rest. May be dropped while it waits, except with a file.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub(super) async fn write_some(&mut self, bytes: &mut Bytes) -> io::Result<()> {
+        let wrote = match self {
+            Self::File(_) => {
+                self.write(bytes).await?;
+                bytes.len()
+            }
+            Self::Ready(fd) => {
+                fd.async_io(Interest::WRITABLE, |fd| Ok(nix::unistd::write(fd, bytes)?)).await?
+            }
+        };
+        bytes.advance(wrote);
+        Ok(())
     }
 
     /// The descriptor, where it is one that can wait.
