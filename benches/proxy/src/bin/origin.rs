@@ -1,7 +1,7 @@
 //! The app behind the proxies, as cheap as one can be: answers made beforehand, each sent in one write.
 //!
-//! `GET /1k`, `GET /10m`; `POST /up` drops the body and says how long it was; `/ws` is a WebSocket that sends back every
-//! byte as it came, masked as it was. Serves TCP on a port it prints, and TLS as well where it has a certificate.
+//! `GET /1k`, `GET /10m`, `GET /1g`; `POST /up` drops the body and says how long it was; `/ws` is a WebSocket that sends back
+//! every byte as it came, masked as it was. Serves TCP on a port it prints, and TLS as well where it has a certificate.
 #![forbid(unsafe_code)]
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -57,30 +57,46 @@ fn listen() -> io::Result<TcpListener> {
 struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
+    /// The head alone: the body is in pieces.
+    huge: Vec<u8>,
+    piece: Vec<u8>,
 }
+
+/// How many bytes `/1g` answers with.
+const HUGE: usize = 1 << 30;
+/// How many of them are written at once.
+const PIECE: usize = 1 << 20;
 
 impl Answers {
     fn new() -> Self {
-        Self { small: answer("200 OK", &vec![b'x'; SMALL]), large: answer("200 OK", &vec![b'y'; LARGE]) }
+        Self {
+            small: answer("200 OK", &vec![b'x'; SMALL]),
+            large: answer("200 OK", &vec![b'y'; LARGE]),
+            huge: head("200 OK", HUGE).into_bytes(),
+            piece: vec![b'z'; PIECE],
+        }
     }
 }
 
-/// An answer with the fields that apps send.
 fn answer(status: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
+    [head(status, body.len()).as_bytes(), body].concat()
+}
+
+/// The head of an answer with the fields that apps send.
+fn head(status: &str, length: usize) -> String {
+    format!(
         "HTTP/1.1 {status}\r\nServer: origin/1.0\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
          Content-Type: text/html; charset=UTF-8\r\nX-Content-Type-Options: nosniff\r\n\
          Etag: \"d41d8cd98f00b204e9800998ecf8427e1f0c4a3b\"\r\nCache-Control: no-cache\r\n\
-         Set-Cookie: seen=1; HttpOnly; Path=/\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
+         Set-Cookie: seen=1; HttpOnly; Path=/\r\nContent-Length: {length}\r\n\r\n"
+    )
 }
 
 /// What a request asks for.
 enum Wish {
     Small,
     Large,
+    Huge,
     Upload { length: usize },
     WebSocket { accept: String },
     Unknown,
@@ -94,6 +110,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answers: &Answe
         match wish {
             Wish::Small => stream.write_all(&answers.small).await?,
             Wish::Large => stream.write_all(&answers.large).await?,
+            Wish::Huge => {
+                stream.write_all(&answers.huge).await?;
+                for _ in 0..HUGE / PIECE {
+                    stream.write_all(&answers.piece).await?;
+                }
+            }
             Wish::Upload { length } => {
                 take(&mut stream, &mut buffer, length).await?;
                 stream.write_all(&answer("200 OK", length.to_string().as_bytes())).await?;
@@ -119,6 +141,7 @@ fn understand(head: &[u8]) -> Result<(Wish, bool)> {
     let wish = match (parsed.method, parsed.path) {
         (Some("GET"), Some("/1k")) => Wish::Small,
         (Some("GET"), Some("/10m")) => Wish::Large,
+        (Some("GET"), Some("/1g")) => Wish::Huge,
         (Some("POST"), Some("/up")) => match http1::length(parsed.headers)? {
             Some(length) => Wish::Upload { length },
             None => return Err("an upload without Content-Length".into()),
