@@ -90,7 +90,7 @@ def processes(fits):
 
 
 def spent(folders):
-    """Seconds of processor time of these processes: of users' and of the kernel's, as the kernel samples it; and of both, exactly."""
+    """Seconds of processor time of these processes: their own and the kernel's as it samples them, and all as it counts it."""
     user = kernel = exact = 0
     for folder in folders:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -173,7 +173,7 @@ class Session:
         self.user, self.shlogin, self.name, self.session = user, programs / "shlogin", "shlogin", name
         before = set(self._ours())
         told = user.run([self.shlogin, "start", "--name", name, *options, "--", programs / "origin"])
-        # Told to go to the host it was asked for: what is asked for here is localhost, as through `ssh -L`.
+        # Its name for itself does not matter: it answers to localhost as well, as through `ssh -L`.
         url = re.search(r"https://\S+", told)[0]
         self.port = int(re.search(r":(\d+)/", url)[1])
         self.url = f"https://localhost:{self.port}"
@@ -348,20 +348,20 @@ class Bench:
                 self.one(case, "/s", number, total / 1000, action, self.forwards[:1])
 
     def latency(self):
-        sides = {"session in a job": self.link, "session here": self.local, "ssh -L": self.forwards[0], "straight": self.plain}
+        sides = {"session in a job": self.link, "session here": self.local, "ssh -L": self.forwards[0],
+                 "straight": self.plain}
         kept = {name: Kept(side) for name, side in sides.items()}
         figures = {name: [] for name in kept}
         for number in range(self.options.rounds):
             for _ in range(10):
                 for name in turned(list(kept), number):
                     figures[name].append(statistics.median(kept[name].took(100)))
-        median = {name: statistics.median(values) for name, values in figures.items()}
         added = [[a - b for a, b in zip(figures[one], figures[other])]
                  for one, other in (("session in a job", "session here"), ("ssh -L", "straight"))]
-        for name, value in median.items():
-            self.lines.append(f"| median latency, 1 KiB, one connection: {name} | µs | {value:,.0f} | |")
+        for name, values in figures.items():
+            self.line(f"GET of 1 KiB, one at a time: {name}", "µs", values)
         for name, values in zip(("the link adds to a gateway here", "`ssh -L` adds to the app alone"), added):
-            self.lines.append(f"| {name} | µs | {statistics.median(values):,.0f} | {min(values):,.0f} to {max(values):,.0f} |")
+            self.line(name, "µs", values)
 
     def start(self):
         figures = {job_alone: [], job_of_ours: []}
@@ -375,25 +375,29 @@ class Bench:
         more = [b - a for a, b in zip(alone, ours)]
         for name, values in (("`sbatch` until the app's first line", alone), ("`start --slurm` until its URL", ours),
                              ("the difference (goal ≤ 300)", more)):
-            self.lines.append(f"| {name} | ms | {statistics.median(values):,.0f} | {min(values):,.0f} to {max(values):,.0f} |")
+            self.line(name, "ms", values)
+
+    def line(self, name, unit, values):
+        spread = f"{min(values):,.0f} to {max(values):,.0f}"
+        self.lines.append(f"| {name}, {unit} | {statistics.median(values):,.0f} | {spread} |")
 
     def markdown(self):
         parts = []
         if self.results.rows:
             parts.append(self.results.markdown())
-            lines = ["| processor time: user + kernel, exactly both | unit | gate and host | ssh and sshd, aes128-gcm | chacha20 |",
-                     "|---|---|---|---|---|"]
+            lines = ["| processor time: own + the kernel's; all of it | gate and host | ssh and sshd, aes128-gcm | chacha20 |",
+                     "|---|---|---|---|"]
             for case in dict.fromkeys(case for case, _ in self.cost):
                 unit = "µs a request" if case.startswith("GET") else "s a GiB"
                 scale = 1000 if case.startswith("GET") else 1
                 row = []
                 for name in ("session", *CIPHERS):
                     spent = [[part * scale for part in one] for one in self.cost.get((case, name), [])]
-                    row.append("{:.2f} + {:.2f}, {:.2f}".format(*map(statistics.median, zip(*spent))) if spent else "")
-                lines.append(f"| {case} | {unit} | {' | '.join(row)} |")
+                    row.append("{:.2f} + {:.2f}; {:.2f}".format(*map(statistics.median, zip(*spent))) if spent else "")
+                lines.append(f"| {case}, {unit} | {' | '.join(row)} |")
             parts.append("\n".join(lines))
         if self.lines:
-            parts.append("\n".join(["| | | median | least to most |", "|---|---|---|---|", *self.lines]))
+            parts.append("\n".join(["| | median | least to most |", "|---|---|---|", *self.lines]))
         return "\n\n".join(parts)
 
 
@@ -402,8 +406,8 @@ CASES = ["bulk", "requests", "latency", "start"]
 
 def build():
     say("building")
-    subprocess.run(["cargo", "build", "--release", "-p", "shlogin", "-p", "proxy-bench", "--bin", "shlogin", "--bin", "origin"],
-                   cwd=TOP, check=True)
+    words = ["cargo", "build", "--release", "-p", "shlogin", "-p", "proxy-bench", "--bin", "shlogin", "--bin", "origin"]
+    subprocess.run(words, cwd=TOP, check=True)
     told = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=TOP, check=True,
                           capture_output=True)
     return Path(json.loads(told.stdout)["target_directory"]) / "release/shlogin"
@@ -486,7 +490,8 @@ def main():
                    f"{os.getloadavg()[0]:.1f} after")
         if options.json:
             cost = {f"{case}, {name}": values for (case, name), values in bench.cost.items()}
-            options.json.write_text(json.dumps({"machine": machine, "results": bench.results.rows, "cost": cost}, indent=1) + "\n")
+            known = {"machine": machine, "results": bench.results.rows, "cost": cost, "lines": bench.lines}
+            options.json.write_text(json.dumps(known, indent=1) + "\n")
         print(f"{machine}\n\n{bench.markdown()}")
     return 0
 
