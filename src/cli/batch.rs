@@ -186,7 +186,7 @@ mod tests {
     }
 
     /// How many options are ours.
-    const OURS: usize = 6;
+    const OURS: usize = 7;
 
     /// The options without ours.
     fn asked_of(slurm: &str, words: &[&str]) -> Vec<String> {
@@ -222,6 +222,7 @@ mod tests {
                 "--error=/home/ada/50%%j off/slurm-%j.out",
                 "--open-mode=append",
                 "--input=/dev/null",
+                "--chdir=/home/ada/50%j off",
                 "--signal=B:USR1@40",
             ]
         );
