@@ -12,10 +12,13 @@ use tokio::{
 use crate::{
     frames::{self, Flood},
     harness::{Site, seconds},
-    stage::{CORES, Stage, was_served},
+    stage::{CORES, Stage, was_served, was_served_within},
     wire,
 };
 
+/// What an answer may take where attackers have hundreds of handshakes done, each of which a program that is not optimised
+/// does at the cost of several answers: 280 to 430 ms on a slow machine at rest.
+const HANDSHAKES: Duration = Duration::from_millis(800);
 /// What a flood may cost in memory, in bytes.
 const ROOM: u64 = 64 << 20;
 /// What ten thousand streams may, which wait to be told that they are too many.
@@ -87,7 +90,10 @@ fn withstands(site: &Site, what: &str, words: &[&str], room: u64) -> Load {
     };
     eprintln!("{what}: {load:?} in {took:?}");
     calms_down(stage, base, what, room);
-    was_served(what, &calm, &attacked);
+    match what {
+        "connections" => was_served_within(what, &calm, &attacked, HANDSHAKES, 100),
+        _ => was_served(what, &calm, &attacked),
+    }
     load
 }
 
@@ -134,7 +140,7 @@ pub(crate) fn of_frames(site: &Site) {
     // Those that are hostile are ended, again and again.
     assert!(sent.connections > 3 * EACH * KINDS, "{sent:?}");
     calms_down(stage, base, "frames", ROOM);
-    was_served("frames", &calm, &attacked);
+    was_served_within("frames", &calm, &attacked, HANDSHAKES, 50);
 }
 
 const KINDS: usize = Flood::HOSTILE.len() + Flood::IDLE.len();

@@ -19,11 +19,8 @@ use crate::{
 /// Read by tests that mostly wait; written by one that wants both cores.
 pub(crate) static CORES: RwLock<()> = RwLock::new(());
 
-/// How long the owner may wait for an answer, but for one in a hundred, whoever attacks. The program is not optimised here,
-/// and the attackers have the same two cores: how much of it is theirs differs by half from machine to machine.
-pub(crate) const BEARABLE: Duration = Duration::from_secs(1);
-/// So many answers she gets at least meanwhile.
-const ENOUGH: usize = 50;
+/// How long the owner may wait for an answer, but for one in a hundred, whoever attacks.
+pub(crate) const BEARABLE: Duration = Duration::from_millis(250);
 
 /// The word in `argv[1]` for who signs in from the world and says by which cookie; then a URL with a token, an address.
 pub(crate) const SIGN_IN: &str = "@sign-in";
@@ -154,6 +151,11 @@ impl Owner {
 
 /// Checks that the owner was not kept from working, and tells how it was.
 pub(crate) fn was_served(what: &str, calm: &Seen, attacked: &Seen) {
+    was_served_within(what, calm, attacked, BEARABLE, 100);
+}
+
+/// The same, with so much time for an answer, and so many of them.
+pub(crate) fn was_served_within(what: &str, calm: &Seen, attacked: &Seen, bearable: Duration, enough: usize) {
     eprintln!(
         "{what}: p99 of {} answers {:?}, of {} without the attack {:?}",
         attacked.answers(),
@@ -162,8 +164,8 @@ pub(crate) fn was_served(what: &str, calm: &Seen, attacked: &Seen) {
         calm.p99()
     );
     assert!(attacked.failures.is_empty(), "{what}: {:?}", attacked.failures);
-    assert!(attacked.answers() > ENOUGH, "{what}: only {} answers", attacked.answers());
-    assert!(attacked.p99() < BEARABLE, "{what}: p99 is {:?}", attacked.p99());
+    assert!(attacked.answers() > enough, "{what}: only {} answers", attacked.answers());
+    assert!(attacked.p99() < bearable, "{what}: p99 is {:?}", attacked.p99());
 }
 
 /// The process that serves all of them.
