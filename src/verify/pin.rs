@@ -3,19 +3,11 @@
 
 use std::sync::Arc;
 
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, Error, crypto::aws_lc_rs};
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
-#[derive(Debug)]
-struct Pin {
-    fingerprint: String,
-    algorithms: WebPkiSupportedAlgorithms,
-}
+use crate::link::pin;
 
 /// A client that speaks only to the holder of the certificate with this fingerprint (hexadecimal pairs with colons).
 ///
@@ -23,12 +15,12 @@ struct Pin {
 /// Where the cryptographic library has no protocol in common with itself.
 pub(super) fn client(fingerprint: &str) -> Result<Arc<ClientConfig>, Error> {
     let provider = aws_lc_rs::default_provider();
-    let pin =
-        Pin { fingerprint: fingerprint.to_owned(), algorithms: provider.signature_verification_algorithms };
+    let wanted = fingerprint.to_owned();
+    let only = pin::only(move |certificate| self::fingerprint(certificate) == wanted, &provider);
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(pin))
+        .with_custom_certificate_verifier(only)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -44,47 +36,10 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if fingerprint(certificate) == self.fingerprint {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rustls_pki_types::ServerName;
+
     use super::*;
     use crate::gateway::certificate;
     use crate::verify::scratch::Scratch;
