@@ -64,6 +64,8 @@ pub(super) enum Command {
     SftpServer(OneArgs),
     /// Give a session another gateway, where its own is gone and its job is not
     Attach(OneArgs),
+    /// Give a session another job, where Slurm has ended its own
+    Restart(RestartArgs),
     /// Give a session's job more time, where the site lets you
     Extend(ExtendArgs),
     /// Stop sessions
@@ -288,6 +290,15 @@ pub(super) struct StopArgs {
     /// How long the app has between SIGTERM and SIGKILL, as in 10s
     #[arg(short, long)]
     pub(super) grace: Option<TimeSpan>,
+}
+
+#[derive(Args)]
+pub(super) struct RestartArgs {
+    /// The session's name, or as much of it as is unique
+    pub(super) name: String,
+    /// Print the URL as soon as the job is submitted, and leave it to itself
+    #[arg(long)]
+    pub(super) no_wait: bool,
 }
 
 #[derive(Args)]

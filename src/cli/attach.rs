@@ -62,7 +62,7 @@ pub(super) fn attach(args: &OneArgs, output: &Output) -> Result<ExitCode, Failur
         lock.share().map_err(LaunchError::Spawn).and_then(|lock| Launched::start(&spec, lock, sockets));
     let launched = launched.map_err(|error| undo(error.into()))?;
     drop(lock);
-    Follower::attached(output, interrupts, launched, &spec.record).follow(&footprint)
+    Follower::joined(output, interrupts, launched, &spec.record, false).follow(&footprint)
 }
 
 /// The job of a session that can be taken over from here.
@@ -73,6 +73,10 @@ fn takeable(record: &Record) -> Result<crate::session::JobRecord, Failure> {
     };
     if record.state == State::Ended {
         return no("it has ended".to_owned());
+    }
+    if record.state == State::Interrupted {
+        let node = record.node.as_deref().unwrap_or("the node of its gateway");
+        return no(format!("its job is over: on {node}, `shlogin restart {}` gives it another", record.name));
     }
     let here = record.node.as_deref() == Some(node_name().as_str());
     if here && !record.detached {

@@ -42,6 +42,7 @@ pub(super) fn batch_spec(
         munge_socket: slurm.munge_socket.path().map(PathBuf::from),
         link_hosts: link_hosts(&slurm.link_host),
         startup_timeout: slurm.startup_timeout.duration(),
+        linger: slurm.linger.duration(),
         outbound: config.outbound.helper,
         scratch: config.scratch.to_path_buf(),
         resume: None,

@@ -11,6 +11,7 @@ mod in_job;
 mod launchable;
 mod logs;
 mod output;
+mod restart;
 mod sessions;
 mod share;
 mod ssh;
@@ -45,6 +46,7 @@ pub fn run() -> ExitCode {
         Command::KnownHosts(args) => ssh::known_hosts(&args, &output),
         Command::SftpServer(args) => exec::sftp_server(&args, &output),
         Command::Attach(args) => attach::attach(&args, &output),
+        Command::Restart(args) => restart::restart(&args, &output),
         Command::Extend(args) => extend::extend(&args, &output),
         Command::Stop(args) => stop::stop(&args, &output),
         Command::Doctor => config::doctor(&output),

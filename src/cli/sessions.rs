@@ -185,7 +185,7 @@ fn table(records: &[Record]) -> String {
     }
     let width = records.iter().map(|record| record.name.as_str().len()).max().unwrap_or_default().max(4);
     let mut text = format!(
-        "{:<width$}  {:>4}  {:<8}  {:<20}  {:<6}  {}\n",
+        "{:<width$}  {:>4}  {:<11}  {:<20}  {:<6}  {}\n",
         "NAME", "POD", "STATE", "STARTED", "PORT", "WHAT"
     );
     for record in records {
@@ -195,6 +195,7 @@ fn table(records: &[Record]) -> String {
             (State::Waiting, _) => "waiting".to_owned(),
             (State::Starting, _) => "starting".to_owned(),
             (State::Running, _) => "running".to_owned(),
+            (State::Interrupted, _) => "interrupted".to_owned(),
             (State::Ended, Some(status)) => format!("ended {status}"),
             (State::Ended, None) => "ended".to_owned(),
         };
@@ -207,7 +208,7 @@ fn table(records: &[Record]) -> String {
         let what = record.image.clone().unwrap_or_else(|| record.command.join(" "));
         let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect();
         text += &format!(
-            "{:<width$}  {:>4}  {state:<8}  {started:<20}  {port:<6}  {what}\n",
+            "{:<width$}  {:>4}  {state:<11}  {started:<20}  {port:<6}  {what}\n",
             record.name.as_str(),
             record.pod
         );
@@ -241,7 +242,7 @@ fn details(record: &Record) -> String {
     if let Some(job) = &record.job {
         lines.push(("job", job.summary(jiff::Timestamp::now())));
         lines.extend(job.partition.clone().map(|partition| ("partition", partition)));
-        if record.state != State::Ended {
+        if !matches!(record.state, State::Ended | State::Interrupted) {
             let link = if job.linked { "up" } else { "down" };
             lines.push(("link", link.to_owned()));
         }

@@ -147,19 +147,20 @@ impl<'a> Follower<'a> {
             .map_err(Failure::io("cannot handle signals"))
     }
 
-    /// Of a session that goes on, under a new gateway.
-    pub(super) fn attached(
+    /// Of a session that goes on, under a new gateway or with a new job.
+    pub(super) fn joined(
         output: &'a Output,
         interrupts: SignalFd,
         launched: Launched,
         record: &Record,
+        no_wait: bool,
     ) -> Self {
         Self {
             output,
             interrupts,
             launched,
             foreground: false,
-            no_wait: false,
+            no_wait,
             stands: String::new(),
             name: record.name.to_string(),
             log: record.log.clone(),
@@ -180,7 +181,14 @@ impl<'a> Follower<'a> {
                 News::Said(said) => said,
             };
             match news {
-                Some(ToLauncher::Detached) => {}
+                Some(ToLauncher::Detached) => {
+                    // To whoever joined it, it says that it goes on without her.
+                    self.output.note(format_args!(
+                        "{0} goes on: `shlogin show {0}` says how far it is, `shlogin stop {0}` ends it",
+                        self.name
+                    ));
+                    return Ok(ExitCode::from(128 + Signal::SIGINT as u8));
+                }
                 Some(ToLauncher::Log(len)) => {
                     if self.foreground {
                         shown.up_to(&self.log, len);

@@ -34,6 +34,8 @@ pub struct Slurm {
     pub template: PathChoice,
     /// How long a job that has started may take until it calls back.
     pub startup_timeout: TimeSpan,
+    /// How long a session stays to be started again when Slurm has ended its job.
+    pub linger: TimeSpan,
     /// Who calls whom inside of an allocation that is there already.
     pub allocation: Allocation,
 }
@@ -68,6 +70,7 @@ pub struct PartialSlurm {
     pub munge_socket: Option<PathChoice>,
     pub template: Option<PathChoice>,
     pub startup_timeout: Option<TimeSpan>,
+    pub linger: Option<TimeSpan>,
     pub allocation: Option<Allocation>,
 }
 

@@ -8,10 +8,10 @@ use std::{
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use nginx_free::{Admit, Body, Dial, Gate, Head, Hooks, Kind, Limits, Metrics, Upstream, Verdict};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Options, Phase, Seen,
+    Options, Phase, Restart, Seen,
     cookies::{self, Cookies, Holder},
     filter,
     follow::Follow,
@@ -39,6 +39,7 @@ pub(crate) struct Door<D: Dial> {
     phase: watch::Receiver<Phase>,
     log_length: watch::Receiver<u64>,
     desk: Desk,
+    restart: mpsc::Sender<Restart>,
     metrics: Arc<Metrics>,
     keys: Mutex<Keys>,
 }
@@ -71,9 +72,9 @@ impl<D: Dial> Door<D> {
             cookies: Cookies::new(options.session, options.cookie_lifetime, options.bind_cookie.into()),
         };
         let (hooks, keys) = (Arc::new(hooks), Mutex::new(keys));
-        let Seen { phase, log_len: log_length, terminals, guests, ends } = seen;
+        let Seen { phase, log_len: log_length, terminals, guests, ends, restart } = seen;
         let desk = Desk { terminals, guests, phase: phase.clone(), ends };
-        Self { options, app, limits, hooks, phase, log_length, desk, metrics, keys }
+        Self { options, app, limits, hooks, phase, log_length, desk, restart, metrics, keys }
     }
 
     /// A new token.
@@ -117,6 +118,9 @@ impl<D: Dial> Door<D> {
         match (own, holder) {
             // Whoever is let in to a terminal is let in to nothing else.
             (_, Holder::Guest(_)) => Judgement::answer(pages::only_the_terminal()),
+            (Some("restart"), Holder::Owner) if head.kind == Kind::Plain && *head.method == Method::POST => {
+                Judgement::Restart { back_to: back_to(head.query) }
+            }
             (Some(own), Holder::Owner) => Judgement::answer(self.own(own, head)),
             (None, Holder::Owner) => self.by_phase(head),
         }
@@ -215,7 +219,23 @@ impl<D: Dial> Door<D> {
                 pages::with_fields(StatusCode::OK, PROMETHEUS, Body::full(self.metrics.prometheus()))
             }
             "starting/log" | "metrics" => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
+            "restart" => pages::plain(StatusCode::METHOD_NOT_ALLOWED, "only POST"),
             _ => pages::notice(StatusCode::NOT_FOUND, "Not found", "The gateway has no such page."),
+        }
+    }
+
+    /// Has the session started again, and goes back to where that was asked for.
+    async fn restart(&self, back_to: &str) -> Response<Body> {
+        if !matches!(*self.phase.borrow(), Phase::Interrupted { .. }) {
+            // It has been already, or another page was quicker.
+            return redirect(back_to, None);
+        }
+        let (answer, answered) = oneshot::channel();
+        let told = self.restart.send(Restart { follower: None, answer }).await;
+        match told.ok().and(answered.await.ok()) {
+            Some(Ok(())) => redirect(back_to, None),
+            Some(Err(why)) => pages::notice(StatusCode::CONFLICT, "Not started again", &why),
+            None => pages::notice(StatusCode::CONFLICT, "Not started again", "This session runs in no job."),
         }
     }
 
@@ -234,6 +254,12 @@ impl<D: Dial> Door<D> {
             }
             Phase::Starting if page => pages::starting(&self.options.name),
             Phase::Starting => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "the app is starting"),
+            Phase::Interrupted { summary } if page => {
+                pages::interrupted(&self.options.name, summary, query::value(head.path))
+            }
+            Phase::Interrupted { .. } => {
+                pages::plain(StatusCode::SERVICE_UNAVAILABLE, "the app's job is over")
+            }
             Phase::Ended { summary } if page => pages::ended(&self.options.name, summary),
             Phase::Ended { .. } => pages::plain(StatusCode::GONE, "the app has ended"),
         })
@@ -242,6 +268,10 @@ impl<D: Dial> Door<D> {
 
 enum Judgement {
     App,
+    Restart {
+        /// A place on this host.
+        back_to: String,
+    },
     Terminals(Caller),
     Answer(Box<Response<Body>>),
 }
@@ -263,9 +293,16 @@ impl<D: Dial> Admit for Door<D> {
                 let way = Way::Terminals { desk: self.desk.clone(), caller };
                 Verdict::Forward(gate.open(&Upstream::named("terminal", way, self.limits.clone())))
             }
+            Judgement::Restart { back_to } => Verdict::Answer(self.restart(&back_to).await),
             Judgement::Answer(answer) => Verdict::Answer(*answer),
         }
     }
+}
+
+/// Where a page was from which something was done: the `to` of its query.
+pub(super) fn back_to(query: Option<&str>) -> String {
+    let to = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("to=")));
+    query::place(to.unwrap_or("/"))
 }
 
 fn reads(head: &Head<'_>) -> bool {

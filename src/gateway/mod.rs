@@ -16,12 +16,19 @@ mod terminal;
 mod tests;
 mod tokens;
 
-use std::{io, net::SocketAddr, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy, Upstream};
 use rustls::ServerConfig;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     share::Guests,
@@ -65,11 +72,24 @@ pub enum Phase {
     Starting,
     /// It answers.
     Running,
+    /// Its job is over, and it may be started again.
+    Interrupted {
+        /// Why, in a sentence for its owner.
+        summary: String,
+    },
     /// It is gone.
     Ended {
         /// How it ended, in a sentence for its owner.
         summary: String,
     },
+}
+
+/// Somebody who may wants the session to be started again.
+pub struct Restart {
+    /// The socket of a process that wants to follow it.
+    pub follower: Option<OwnedFd>,
+    /// Hears that it is on its way, or why not.
+    pub answer: oneshot::Sender<Result<(), String>>,
 }
 
 /// What else of the session a gateway sees.
@@ -84,6 +104,8 @@ pub struct Seen {
     pub guests: Guests,
     /// When its time is over, where something limits that.
     pub ends: watch::Receiver<Option<Timestamp>>,
+    /// To whoever can start it again; where nobody hears that, it runs in no job.
+    pub restart: mpsc::Sender<Restart>,
 }
 
 /// Each client may need a connection to the app as well, and what is not a client's needs some, too: strangers must not

@@ -19,12 +19,22 @@ impl<'q> Query<'q> {
 pub(crate) fn without(path: &str, query: &Query<'_>, token: &str) -> String {
     let ours = |pair: &str| pair.strip_prefix("token=") == Some(token);
     let rest: Vec<&str> = query.0.split('&').filter(|pair| !ours(pair)).collect();
-    // Two slashes, or one and a backslash, would begin another host's name.
-    let path = path.trim_start_matches(['/', '\\']);
     match rest.join("&") {
-        query if query.is_empty() => format!("/{path}"),
-        query => format!("/{path}?{query}"),
+        query if query.is_empty() => place(path),
+        query => format!("{}?{query}", place(path)),
     }
+}
+
+/// `path` as a place on this host.
+pub(crate) fn place(path: &str) -> String {
+    // Two slashes, or one and a backslash, would begin another host's name.
+    format!("/{}", path.trim_start_matches(['/', '\\']))
+}
+
+/// `path` as the value of a parameter that is read back as it is, without decoding; one that would end there is the root.
+pub(crate) fn value(path: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$'()*+,;=:@".contains(c);
+    if path.chars().all(plain) { path } else { "/" }
 }
 
 #[cfg(test)]

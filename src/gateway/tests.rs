@@ -13,10 +13,10 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
-use super::{Gateway, Options, Phase, Seen, certificate};
+use super::{Gateway, Options, Phase, Restart, Seen, admission, certificate, query};
 use crate::{
     host::{AppSpec, Host, Link, LocalHost},
     sandbox::{Footprint, SandboxSpec},
@@ -25,6 +25,8 @@ use crate::{
     terminal::{TerminalId, Terminals},
     words::{Access, Isolation, Network, SessionId, TmpMode},
 };
+
+mod restart;
 
 struct Loopback(SocketAddr);
 
@@ -72,6 +74,7 @@ struct Running {
     folder: PathBuf,
     client: Arc<ClientConfig>,
     phase: watch::Sender<Phase>,
+    restarts: Option<mpsc::Receiver<Restart>>,
     log_length: watch::Sender<u64>,
     _closing: watch::Sender<bool>,
 }
@@ -141,13 +144,26 @@ async fn running(phase: Phase) -> Running {
     let (terminals, init) = no_terminals(&folder);
     let guests = Guests::new(true, |_, _| {});
     let (_, ends) = watch::channel(None);
-    let seen = Seen { phase: phase_seen, log_len: length_seen, terminals, guests: guests.clone(), ends };
+    let (restart, restarts) = mpsc::channel(1);
+    let seen =
+        Seen { phase: phase_seen, log_len: length_seen, terminals, guests: guests.clone(), ends, restart };
     let gateway = Gateway::new(options, certificate.server_config(), dial, seen);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(Arc::clone(&gateway).serve_tcp(listener, closed));
     let client = Arc::new(client);
-    Running { gateway, guests, _init: init, address, folder, client, phase, log_length, _closing: closing }
+    Running {
+        gateway,
+        guests,
+        _init: init,
+        address,
+        folder,
+        client,
+        phase,
+        restarts: Some(restarts),
+        log_length,
+        _closing: closing,
+    }
 }
 
 impl Running {

@@ -214,7 +214,11 @@ impl Gate {
                 "another session's host".to_owned(),
             );
         }
-        if self.held().as_ref().is_some_and(|held| (held.run.id, held.peer) == (hello.run.id, peer)) {
+        // Of a job that is over, nobody is known any more.
+        let job = self.expected.borrow().job;
+        let known =
+            |held: &Held| (held.run.id, held.peer) == (hello.run.id, peer) && job == Some(held.run.job);
+        if self.held().as_ref().is_some_and(known) {
             return Verdict::Known;
         }
         let statement = statement(self.session, &hello.run, binding);

@@ -4,6 +4,7 @@
 //! client                                   supervisor
 //!   │ ── Url ─────────────────────────────────►│ ── Url { … } ──────────►
 //!   │ ── Stop { grace } ──────────────────────►│ ── Stopping ───────────►  (the socket closes with the session)
+//!   │ ── Restart (+ a socket) ────────────────►│ ── Started ────────────►  (which then speaks as with its launcher)
 //!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
 //!   │ ── Resized(size) … ─────────────────────►│   (while it runs, on a terminal)
@@ -50,6 +51,9 @@ pub enum Request {
         /// How long the app has between SIGTERM and SIGKILL; the session's own setting without one.
         grace: Option<Duration>,
     },
+    /// Start it again, Slurm having ended its job. With a descriptor, whoever holds its other end follows that as one who
+    /// launched it.
+    Restart,
     /// Answer when the log is no longer `len` bytes long.
     LogBeyond {
         /// What the client has.
@@ -124,7 +128,7 @@ pub enum Answer {
         /// In bytes.
         len: u64,
     },
-    /// The command runs, or ssh is spoken.
+    /// The command runs, or ssh is spoken, or it is being started again.
     Started,
     /// The command ended.
     Exited {

@@ -25,6 +25,8 @@ pub struct BatchSpec {
     pub link_hosts: Vec<String>,
     /// How long a job that has started may take to call.
     pub startup_timeout: Duration,
+    /// How long to wait for its owner to start it again, when Slurm has ended it.
+    pub linger: Duration,
     /// What brings packets out, on the node.
     pub outbound: OutboundHelper,
     /// Where private folders go, on the node.

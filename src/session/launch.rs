@@ -45,7 +45,8 @@ pub enum LaunchError {
 /// A launched session.
 pub struct Launched {
     channel: OwnedFd,
-    supervisor: Child,
+    /// None where another process launched it.
+    supervisor: Option<Child>,
 }
 
 /// A pod's sockets.
@@ -105,7 +106,12 @@ impl Launched {
             }
         };
         let supervisor = supervisor.map_err(LaunchError::Spawn)?;
-        Ok(Self { channel, supervisor })
+        Ok(Self { channel, supervisor: Some(supervisor) })
+    }
+
+    /// One that lives already, whose supervisor has the other end of this socket.
+    pub fn followed(channel: OwnedFd) -> Self {
+        Self { channel, supervisor: None }
     }
 
     /// Waits for the next thing it says. `None` where it is gone without a word.
@@ -139,9 +145,11 @@ impl Launched {
         Ok(())
     }
 
-    /// Waits for its process to end, after it said that it has.
+    /// Waits for its process to end, after it said that it has. One that another process launched is not waited for.
     pub fn wait(&mut self) {
-        let _ = self.supervisor.wait();
+        if let Some(supervisor) = &mut self.supervisor {
+            let _ = supervisor.wait();
+        }
     }
 }
 

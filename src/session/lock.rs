@@ -17,7 +17,7 @@ use crate::words::SessionName;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// A live session has it.
-    #[error("the name {0} is in use")]
+    #[error("the name {0} is in use: `shlogin show {0}` says by what")]
     InUse(SessionName),
     /// The file could not be made.
     #[error("cannot lock {path}: {source}")]

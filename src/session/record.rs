@@ -45,6 +45,8 @@ pub enum State {
     Ended,
     /// It waits for a node.
     Waiting,
+    /// Slurm has ended its job; its owner may start it again.
+    Interrupted,
 }
 
 /// Where a session's gateway is.
@@ -304,13 +306,16 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
     }
     // It may have ended between the two looks.
     let mut record = read(folder).ok().flatten().unwrap_or(record);
-    if record.state != State::Ended && record.job.is_some() {
+    if !matches!(record.state, State::Ended | State::Interrupted) && record.job.is_some() {
         // What it leads to is not here: of that, Slurm has the last word.
         record.detached = true;
         let _ = remove_leftovers(&record);
     } else if record.state != State::Ended {
+        if record.state != State::Interrupted {
+            record.reason =
+                Some("it was cut off: its supervisor was killed, or the node restarted".to_owned());
+        }
         record.state = State::Ended;
-        record.reason = Some("it was cut off: its supervisor was killed, or the node restarted".to_owned());
         record.ended_at = Some(Timestamp::now());
         // What cannot be removed or written now is tried again at the next look.
         let _ = remove_leftovers(&record);

@@ -23,6 +23,7 @@ mod forwards;
 mod gateway;
 mod harness;
 mod in_job;
+mod in_job_again;
 mod in_job_attacks;
 mod in_job_endings;
 mod in_job_faults;
@@ -199,6 +200,11 @@ fn proofs() -> Vec<Trial> {
             two_nodes_serve_two_sessions_and_are_left_as_they_were [Apptainer, Pasta, Slurm]
             a_cell_run_on_a_node_gives_its_result [Apptainer, Pasta, Browser, Slurm]
             stop_asks_before_it_kills_on_a_node_as_well [Slurm];
+        in_job_again:
+            a_session_whose_job_was_cancelled_is_started_again [Slurm]
+            a_page_starts_a_session_again [Slurm, Browser]
+            a_session_whose_node_failed_is_started_on_another [Slurm]
+            a_session_is_not_kept_for_ever [Slurm];
         in_job_attacks:
             threat_40_nothing_of_slurm_s_holds_a_secret [Slurm]
             threat_41_nobody_but_the_session_s_own_job_is_let_through [Slurm]

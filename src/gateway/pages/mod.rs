@@ -18,15 +18,20 @@ const STYLE: &str = include_str!("page.css");
 const STARTING: &str = include_str!("starting.js");
 
 /// The `Content-Security-Policy` of every page.
-static POLICY: LazyLock<String> = LazyLock::new(|| {
+static POLICY: LazyLock<String> = LazyLock::new(|| policy("'none'"));
+
+/// That of a page with a form, which is sent to us.
+static FORM_POLICY: LazyLock<String> = LazyLock::new(|| policy("'self'"));
+
+fn policy(form_action: &str) -> String {
     let hash = |text: &str| STANDARD.encode(Sha256::digest(text.as_bytes()));
     format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
-         form-action 'none'; frame-ancestors 'none'",
+         form-action {form_action}; frame-ancestors 'none'",
         hash(STYLE),
         hash(STARTING)
     )
-});
+}
 
 /// Shown until the app answers. It follows the log and moves on by itself.
 pub(crate) fn starting(name: &SessionName) -> Response<Body> {
@@ -47,6 +52,23 @@ pub(crate) fn waiting(name: &SessionName, summary: &str) -> Response<Body> {
          <div class=\"bar\"></div><meta http-equiv=\"refresh\" content=\"5\">"
     );
     page(StatusCode::OK, &format!("{name} has no node yet"), &body)
+}
+
+/// Shown when Slurm has ended the job, and another may be submitted. `path` is where its reader is.
+pub(crate) fn interrupted(name: &SessionName, summary: &str, path: &str) -> Response<Body> {
+    let (name, summary, path) = (escape(name.as_str()), escape(summary), escape(path));
+    let body = format!(
+        "<h1>{name} has no job any more</h1><p>{summary}.</p>\
+         <form method=\"post\" action=\"/-/restart?to={path}\"><button>Start again</button></form>\
+         <p>This asks Slurm for another job, as the session was started first. What the app had in its memory and its \
+         <code>/tmp</code> is gone; its files are where they were. What it wrote: <code>shlogin logs {name}</code></p>\
+         <meta http-equiv=\"refresh\" content=\"15\">"
+    );
+    let mut answer = page(StatusCode::OK, &format!("{name} has no job any more"), &body);
+    if let Ok(policy) = HeaderValue::from_str(&FORM_POLICY) {
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    answer
 }
 
 /// For somebody without a cookie.

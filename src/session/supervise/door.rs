@@ -3,10 +3,14 @@
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use crate::{
-    gateway::{Gateway, Options, Phase, Seen, certificate},
+    gateway::{Gateway, Options, Phase, Restart, Seen, certificate},
     host::Dialer,
     session::{Record, SessionSpec},
     share::Guests,
@@ -34,6 +38,8 @@ pub(super) struct Inside {
     pub(super) guests: Guests,
     /// When its time is over, where something limits that.
     pub(super) ends: watch::Receiver<Option<Timestamp>>,
+    /// To whoever can start it again.
+    pub(super) restart: mpsc::Sender<Restart>,
 }
 
 /// What others need of it.
@@ -89,8 +95,8 @@ impl Door {
             server_timing: settings.server_timing,
             log: record.log.clone(),
         };
-        let Inside { log_len, terminals, guests, ends } = inside;
-        let seen = Seen { phase: phase_seen, log_len, terminals, guests, ends };
+        let Inside { log_len, terminals, guests, ends, restart } = inside;
+        let seen = Seen { phase: phase_seen, log_len, terminals, guests, ends, restart };
         let gateway = Gateway::new(options, certificate.server_config(), dialer, seen);
         let (shutdown, stopped) = watch::channel(false);
         let serving = match record.gateway.socket {

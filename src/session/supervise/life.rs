@@ -98,11 +98,14 @@ impl<'a> Session<'a> {
                 terminal.notify_owner(text);
             }
         });
+        // It ends with its app: there is nothing to be started again.
+        let (restart, _) = mpsc::channel(1);
         let inside = door::Inside {
             log_len: log_len.clone(),
             terminals: terminals.clone(),
             guests: guests.clone(),
             ends: watch::channel(record.within.as_ref().and_then(|job| job.ends_at)).1,
+            restart: restart.clone(),
         };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)
             .map_err(|why| broken(&record, why))?;
@@ -121,6 +124,7 @@ impl<'a> Session<'a> {
             ssh: ssh.clone(),
             sharing: Sharing { terminals: terminals.clone(), guests, door: door.handle() },
             stop,
+            restart,
             log_len: log_len.clone(),
         };
         requests.listen(&spec.work.sandbox.footprint.session).map_err(|error| io(&record, error))?;

@@ -9,11 +9,12 @@ use std::{
 
 use tokio::{
     io::Interest,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
+    gateway::Restart,
     host::{Channel, Host, HostError, Invocation, Started},
     sandbox::protocol,
     session::control::{self, Answer, ExecSpec, Request},
@@ -33,6 +34,7 @@ pub(super) struct Requests {
     pub(super) ssh: Server,
     pub(super) sharing: Sharing,
     pub(super) stop: mpsc::Sender<Stop>,
+    pub(super) restart: mpsc::Sender<Restart>,
     pub(super) log_len: watch::Receiver<u64>,
 }
 
@@ -76,6 +78,13 @@ impl Requests {
                     // Full means that it is ending already.
                     let _ = self.stop.try_send(Stop { grace });
                 }
+                Request::Restart => {
+                    let answer = match self.restart(fds.into_iter().next()).await {
+                        Ok(()) => Answer::Started,
+                        Err(why) => Answer::Failed { why },
+                    };
+                    client.send(&answer, &[]).await?;
+                }
                 Request::LogBeyond { len } => {
                     let mut seen = self.log_len.clone();
                     let now = *seen.wait_for(|now| *now != len).await.map_err(io::Error::other)?;
@@ -115,6 +124,12 @@ impl Requests {
             }
         }
         Ok(())
+    }
+
+    async fn restart(&self, follower: Option<OwnedFd>) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        let told = self.restart.send(Restart { follower, answer }).await;
+        told.ok().and(answered.await.ok()).unwrap_or_else(|| Err("it runs in no job".to_owned()))
     }
 
     async fn exec(&self, client: &Channel, terminal: bool, fds: Vec<OwnedFd>) -> io::Result<()> {

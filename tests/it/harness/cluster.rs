@@ -116,10 +116,11 @@ impl Cluster {
         format!("{}.1{}", self.network, &node.name()[1..]).parse().unwrap()
     }
 
-    /// A command that a user will run on the login node, where Slurm is this cluster's.
+    /// A command that a user will run on the login node, where Slurm is this cluster's. Sessions end with their jobs: what else
+    /// becomes of them has tests of its own.
     pub(crate) fn command_as(&self, user: &User, program: impl AsRef<OsStr>) -> Command {
         let mut command = user.command(program);
-        command.env("SLURM_CONF", self.slurm_conf());
+        command.env("SLURM_CONF", self.slurm_conf()).env("SHLOGIN_SLURM_LINGER", "0s");
         command
     }
 

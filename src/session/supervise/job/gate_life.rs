@@ -1,6 +1,7 @@
 //! A gate from the submission of its job to the session's end: one loop that hears all news, and decides.
 
 mod ending;
+mod interruption;
 mod submission;
 
 use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     config::paths::PrivateFolder,
-    gateway::Phase,
+    gateway::{Phase, Restart},
     host::{Channel, Dialer, FarHost, Host},
     link::{Expected, Linked, Links, Rendezvous, RunId},
     sandbox::protocol::Endpoint,
@@ -42,6 +43,7 @@ use crate::{
     terminal::Terminals,
 };
 use ending::{VERDICT, forget_secrets};
+use interruption::Interruption;
 
 /// What was opened before the session.
 pub(super) struct Opened {
@@ -61,8 +63,10 @@ pub(super) struct Gate<'a> {
     records: &'a Records,
     launcher: Channel,
     attached: bool,
-    /// Another gateway had it before: whoever gave it this one may go, and the session goes on.
+    /// Another gateway had it before, or another job: whoever gave it this one may go, and the session goes on.
     resumed: bool,
+    /// It has been started again.
+    again: bool,
     /// Its owner has been given a URL.
     answered: bool,
     submitting: Option<JoinHandle<Result<JobId, String>>>,
@@ -76,6 +80,7 @@ pub(super) struct Gate<'a> {
     log: Arc<LogSink>,
     log_len: watch::Receiver<u64>,
     stops: mpsc::Receiver<Stop>,
+    restarts_wanted: mpsc::Receiver<Restart>,
     job: Option<Watch>,
     far: Option<FarLife>,
     run: Option<RunId>,
@@ -85,7 +90,17 @@ pub(super) struct Gate<'a> {
     ending: Option<Instant>,
     /// What its host said last, when Slurm ended it; when to wait no longer for Slurm's own word.
     left: Option<(End, Instant)>,
+    /// It is between two jobs.
+    interruption: Option<Interruption>,
     time_left: TimeLeft,
+}
+
+/// What a gate hears from the rest of its process.
+struct Ears {
+    signals: mpsc::Receiver<()>,
+    log_len: watch::Receiver<u64>,
+    linked: watch::Receiver<Option<Linked>>,
+    carried: watch::Receiver<bool>,
 }
 
 enum News {
@@ -96,6 +111,7 @@ enum News {
     Far(Option<FromHost>),
     Launcher(Option<FromLauncher>),
     Stop(Duration),
+    Restart(Restart),
     Log(u64),
     Certificate(String),
     Impatient,
@@ -129,11 +145,13 @@ impl<'a> Gate<'a> {
             }
         });
         let (ends, ends_seen) = watch::channel(None);
+        let (restart, restarts_wanted) = mpsc::channel(4);
         let inside = door::Inside {
             log_len: log_len.clone(),
             terminals: terminals.clone(),
             guests: guests.clone(),
             ends: ends_seen,
+            restart: restart.clone(),
         };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)?;
         let inside = Inside {
@@ -150,6 +168,7 @@ impl<'a> Gate<'a> {
             ssh: ssh.clone(),
             sharing: Sharing { terminals: terminals.clone(), guests, door: door.handle() },
             stop,
+            restart,
             log_len: log_len.clone(),
         };
         requests.listen(&spec.work.sandbox.footprint.session).map_err(io)?;
@@ -166,6 +185,7 @@ impl<'a> Gate<'a> {
             launcher,
             attached: true,
             resumed,
+            again: false,
             answered: false,
             submitting: None,
             opened,
@@ -177,33 +197,53 @@ impl<'a> Gate<'a> {
             ends,
             log_len,
             stops,
+            restarts_wanted,
             job: None,
             far: None,
             run: None,
             restarts: 0,
             ending: None,
             left: None,
+            interruption: None,
             time_left: TimeLeft::default(),
         })
     }
 
     /// From the submission of the job to the session's end.
     pub(super) async fn live(mut self) -> (End, Record) {
-        let end = self.until_the_end().await;
-        let end = if self.still_ours() { end } else { End::TakenOver };
+        match self.batch.resume.take() {
+            Some(job) => self.watch(job),
+            None => self.submit(),
+        }
+        self.waits();
+        let mut ears = Ears {
+            signals: signals(),
+            log_len: self.log_len.clone(),
+            linked: self.opened.links.linked(),
+            carried: self.opened.links.carried(),
+        };
+        let (end, left) = loop {
+            let end = self.until_its_end(&mut ears).await;
+            if end == End::TakenOver || !self.still_ours() {
+                // Job, record and folder are the other's.
+                let end = End::TakenOver;
+                let why = end.to_string();
+                tokio::join!(self.door.close(&why), self.ssh.close());
+                return (end, self.record);
+            }
+            if self.submitting.is_some()
+                && let Ok(id) = submitted(&mut self.submitting).await
+            {
+                // It came too late, and has to go again.
+                self.watch(JobRecord::new(id));
+            }
+            let left = self.end_job(&end).await;
+            if left.is_some() || !self.stays_after(&end) {
+                break (end, left);
+            }
+            self.interrupt(end).await;
+        };
         let why = end.to_string();
-        if end == End::TakenOver {
-            // Job, record and folder are the other's.
-            tokio::join!(self.door.close(&why), self.ssh.close());
-            return (end, self.record);
-        }
-        if self.submitting.is_some()
-            && let Ok(id) = submitted(&mut self.submitting).await
-        {
-            // It came too late, and has to go again.
-            self.watch(JobRecord::new(id));
-        }
-        let left = self.end_job(&end).await;
         tokio::join!(self.door.close(&why), self.ssh.close());
         put_down(&mut self.record, &end);
         if let (Some(reason), Some(left)) = (&mut self.record.reason, left) {
@@ -218,37 +258,33 @@ impl<'a> Gate<'a> {
         (end, self.record)
     }
 
-    async fn until_the_end(&mut self) -> End {
+    /// Until it, or its job, has ended.
+    async fn until_its_end(&mut self, ears: &mut Ears) -> End {
         let mut buffer = vec![0; message::MAX_LEN];
-        let mut signals = signals();
-        let mut log_len = self.log_len.clone();
         let mut renewed = Box::pin(self.door.renewed());
-        let (mut linked, mut carried) = (self.opened.links.linked(), self.opened.links.carried());
-        match self.batch.resume.take() {
-            Some(job) => self.watch(job),
-            None => {
-                let (slurm, batch) = (self.opened.slurm.clone(), self.batch.clone());
-                let folder = self.opened.folder.path().to_owned();
-                self.submitting = Some(spawn_blocking(move || submission::submit(&slurm, batch, &folder)));
-            }
-        }
         let mut ticks = interval(Duration::from_secs(5));
-        self.waits();
         loop {
-            let impatient =
-                [self.ending, self.left.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
+            let impatient = [
+                self.ending,
+                self.left.as_ref().map(|(_, until)| *until),
+                self.interruption.as_ref().map(|interruption| interruption.until),
+            ];
+            let impatient = impatient.into_iter().flatten().min();
             let news = tokio::select! {
                 submitted = submitted(&mut self.submitting) => News::Submitted(submitted),
                 Some(job) = next_job(&mut self.job) => News::Job(Box::new(job)),
-                Ok(()) = linked.changed() => News::Linked(linked.borrow_and_update().clone()),
-                Ok(()) = carried.changed() => News::Carried(*carried.borrow_and_update()),
+                Ok(()) = ears.linked.changed() => News::Linked(ears.linked.borrow_and_update().clone()),
+                Ok(()) = ears.carried.changed() => News::Carried(*ears.carried.borrow_and_update()),
                 news = next_far(&mut self.far) => News::Far(news),
                 said = self.launcher.receive::<FromLauncher>(&mut buffer), if self.attached => {
                     News::Launcher(said.ok().flatten().map(|(said, _)| said))
                 }
                 Some(Stop { grace }) = self.stops.recv() => News::Stop(grace.unwrap_or(self.spec.work.stop_grace)),
-                Some(()) = signals.recv() => News::Stop(self.spec.work.stop_grace),
-                Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
+                Some(()) = ears.signals.recv() => News::Stop(self.spec.work.stop_grace),
+                Some(restart) = self.restarts_wanted.recv() => News::Restart(restart),
+                Ok(()) = ears.log_len.changed(), if self.attached => {
+                    News::Log(*ears.log_len.borrow_and_update())
+                }
                 fingerprint = &mut renewed => News::Certificate(fingerprint),
                 () = sleep_until(impatient.unwrap_or_else(Instant::now)), if impatient.is_some() => News::Impatient,
                 _ = ticks.tick() => News::Tick,
@@ -301,6 +337,10 @@ impl<'a> Gate<'a> {
                     self.stop(Duration::ZERO)
                 }
                 News::Stop(grace) => self.stop(grace),
+                News::Restart(restart) => {
+                    self.restart(restart);
+                    None
+                }
                 News::Log(len) => {
                     // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
                     let _ = self.launcher.try_send(&ToLauncher::Log(len));
@@ -324,6 +364,13 @@ impl<'a> Gate<'a> {
                 return end;
             }
         }
+    }
+
+    /// Submits its job.
+    fn submit(&mut self) {
+        let (slurm, batch) = (self.opened.slurm.clone(), self.batch.clone());
+        let folder = self.opened.folder.path().to_owned();
+        self.submitting = Some(spawn_blocking(move || submission::submit(&slurm, batch, &folder)));
     }
 
     fn submitted(&mut self, id: JobId) {

@@ -75,6 +75,9 @@ impl Gate<'_> {
 
     /// It is to end: its host is asked, and where there is none, Slurm is told.
     pub(super) fn stop(&mut self, grace: Duration) -> Option<End> {
+        if let Some(end) = self.give_up() {
+            return Some(end);
+        }
         let until = Instant::now() + grace + MARGIN;
         self.ending = Some(self.ending.map_or(until, |before| before.min(until)));
         match (&self.far, &self.record.job) {
@@ -89,6 +92,9 @@ impl Gate<'_> {
 
     pub(super) fn lose_patience(&mut self) -> Option<End> {
         let now = Instant::now();
+        if self.interruption.as_ref().is_some_and(|interruption| interruption.until <= now) {
+            return self.give_up();
+        }
         if self.ending.is_some_and(|until| until <= now) {
             return Some(End::Stopped(None));
         }

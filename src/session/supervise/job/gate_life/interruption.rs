@@ -1,0 +1,97 @@
+//! Between two jobs: a session whose job Slurm has ended keeps its name and its URL, until its owner starts it again, stops it,
+//! or does neither for long enough.
+
+use tokio::time::Instant;
+
+use super::Gate;
+use crate::{
+    gateway::{Phase, Restart},
+    host::Channel,
+    link::Expected,
+    session::{
+        State, log,
+        supervise::{End, ToLauncher, time_left::TimeLeft},
+    },
+};
+
+/// Slurm has ended its job.
+pub(super) struct Interruption {
+    /// How it ends, if nobody starts it again.
+    end: End,
+    /// When nobody will.
+    pub(super) until: Instant,
+}
+
+impl Gate<'_> {
+    /// Whether it may go on after such an end: its owner has not asked for it, and nobody waits for its first URL, who would take
+    /// the end for an answer.
+    pub(super) fn stays_after(&self, end: &End) -> bool {
+        let by_slurm = match end {
+            End::Job(_) => true,
+            End::NotSubmitted(_) => self.again,
+            _ => false,
+        };
+        by_slurm && self.ending.is_none() && (self.resumed || !self.attached) && !self.batch.linger.is_zero()
+    }
+
+    /// Its job is over and gone. It keeps nothing of it but its number.
+    pub(super) async fn interrupt(&mut self, end: End) {
+        let why = end.to_string();
+        self.opened.expected.send_replace(Expected::default());
+        if let Some(trunk) = self.trunk.send_replace(None) {
+            trunk.cut();
+        }
+        self.endpoint.send_replace(None);
+        self.ends.send_replace(None);
+        (self.job, self.far, self.run, self.left) = (None, None, None, None);
+        (self.restarts, self.time_left) = (0, TimeLeft::default());
+        self.record.state = State::Interrupted;
+        self.record.reason = Some(why.clone());
+        self.record.app_port = None;
+        if let Some(job) = &mut self.record.job {
+            job.linked = false;
+        }
+        self.write();
+        self.door.phase(Phase::Interrupted { summary: why });
+        if std::mem::take(&mut self.attached) {
+            let record = Some(Box::new(self.record.clone()));
+            let tail = log::tail(&self.record.log, 20);
+            self.tell(&ToLauncher::Ended { end: end.clone(), record, tail }).await;
+        }
+        self.interruption = Some(Interruption { end, until: Instant::now() + self.batch.linger });
+    }
+
+    /// Its owner wants another job for it, and may follow that.
+    pub(super) fn restart(&mut self, restart: Restart) {
+        let Restart { follower, answer } = restart;
+        let follower = match follower.map(Channel::new).transpose() {
+            Ok(follower) => follower,
+            Err(error) => {
+                let _ = answer.send(Err(error.to_string()));
+                return;
+            }
+        };
+        if self.interruption.take().is_none() {
+            let _ = answer.send(Err("its job is not over: there is nothing to start again".to_owned()));
+            return;
+        }
+        if let Some(follower) = follower {
+            // It may go, as one who attaches: the session has its owner's word already.
+            (self.launcher, self.attached, self.answered) = (follower, true, false);
+        }
+        (self.resumed, self.again) = (true, true);
+        (self.record.job, self.record.reason, self.record.ready_at) = (None, None, None);
+        self.submit();
+        self.waits();
+        self.write();
+        // Whoever asked may have gone.
+        let _ = answer.send(Ok(()));
+    }
+
+    /// Nobody starts it again: its end, where it is between two jobs.
+    pub(super) fn give_up(&mut self) -> Option<End> {
+        let interruption = self.interruption.take()?;
+        self.ending = Some(Instant::now());
+        Some(interruption.end)
+    }
+}
