@@ -80,6 +80,29 @@ pub(crate) fn verify_attacks_both_sides_of_a_session_in_a_job(site: &Site) {
     shlogin(cluster, alice, &["stop", "far"]).ok();
 }
 
+/// An image, with pasta and a way out.
+pub(crate) fn verify_attacks_an_image_on_a_node(site: &Site) {
+    let _alone = heavy();
+    let (cluster, alice) = (Cluster::shared(), &site.alice);
+    let options = ["--name", "contained", "-w", "c2", "--port", "18371"];
+    let session = cluster.start_image(alice, "tiny", &options, &["+bind=0.0.0.0", "+port=18371"]);
+    let report = shlogin(cluster, alice, &["verify", "--json", "contained"]).ok().json();
+    assert!(with(&report, "got_through").is_empty(), "{report:#}");
+    for finding in with(&report, "untried") {
+        assert_eq!(finding["what"], "port 18371 on c2", "{report:#}");
+    }
+    for (what, least) in [
+        ("on c2: port 18371 on 127.0.0.1", 1),
+        ("on c2: listeners of", 1),
+        ("on c2: session folder", 1),
+        ("on c2: process", 2),
+    ] {
+        assert!(about(&report, what).len() >= least, "{what}: {report:#}");
+    }
+    assert_eq!(session.signed_in().get("/").status, 200);
+    shlogin(cluster, alice, &["stop", "contained"]).ok();
+}
+
 pub(crate) fn verify_finds_what_was_opened_on_either_side(site: &Site) {
     let _alone = heavy();
     let (cluster, alice) = (Cluster::shared(), &site.alice);

@@ -189,6 +189,7 @@ fn proofs() -> Vec<Trial> {
             revoking_cuts_ssh_off_at_once [OpenSsh];
         job_checks:
             verify_attacks_both_sides_of_a_session_in_a_job [Slurm]
+            verify_attacks_an_image_on_a_node [Apptainer, Pasta, Slurm]
             verify_finds_what_was_opened_on_either_side [Slurm]
             what_verify_cannot_try_on_a_node_does_not_count_as_held [Slurm]
             doctor_looks_at_slurm_where_it_is_and_at_the_job_it_is_in [Slurm]
