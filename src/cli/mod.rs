@@ -17,6 +17,7 @@ mod share;
 mod ssh;
 mod start;
 mod stop;
+mod table;
 mod verify;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use super::{
     args::{ForgetArgs, ListArgs, OneArgs},
     code,
     output::Output,
+    table::table,
 };
 use crate::{
     config::{
@@ -34,7 +35,7 @@ pub(super) fn list(args: &ListArgs, output: &Output) -> Result<ExitCode, Failure
     if !args.all {
         all.retain(|record| record.state != State::Ended);
     }
-    output.result(&all, || table(&all));
+    output.result(&all, || table(&all, jiff::Timestamp::now()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -177,43 +178,6 @@ pub(super) fn forget(args: &ForgetArgs, output: &Output) -> Result<ExitCode, Fai
     let names: Vec<_> = chosen.iter().map(|record| record.name.to_string()).collect();
     output.result(&json!({ "forgotten": names }), || names.join("\n"));
     Ok(ExitCode::SUCCESS)
-}
-
-fn table(records: &[Record]) -> String {
-    if records.is_empty() {
-        return String::new();
-    }
-    let width = records.iter().map(|record| record.name.as_str().len()).max().unwrap_or_default().max(4);
-    let mut text = format!(
-        "{:<width$}  {:>4}  {:<11}  {:<20}  {:<6}  {}\n",
-        "NAME", "POD", "STATE", "STARTED", "PORT", "WHAT"
-    );
-    for record in records {
-        let port = record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string());
-        let state = match (record.state, record.status) {
-            _ if record.detached && record.state != State::Ended => "detached".to_owned(),
-            (State::Waiting, _) => "waiting".to_owned(),
-            (State::Starting, _) => "starting".to_owned(),
-            (State::Running, _) => "running".to_owned(),
-            (State::Interrupted, _) => "interrupted".to_owned(),
-            (State::Ended, Some(status)) => format!("ended {status}"),
-            (State::Ended, None) => "ended".to_owned(),
-        };
-        // Of what another node said last, nobody here knows whether it holds.
-        let state = match &record.node {
-            Some(node) if !record.is_here() && record.state != State::Ended => format!("{state} on {node}"),
-            _ => state,
-        };
-        let started = record.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
-        let what = record.image.clone().unwrap_or_else(|| record.command.join(" "));
-        let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect();
-        text += &format!(
-            "{:<width$}  {:>4}  {state:<11}  {started:<20}  {port:<6}  {what}\n",
-            record.name.as_str(),
-            record.pod
-        );
-    }
-    text
 }
 
 fn details(record: &Record) -> String {

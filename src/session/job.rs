@@ -143,7 +143,7 @@ fn local(at: Timestamp) -> String {
 }
 
 /// A time span in its two largest units.
-pub(super) fn span(span: Duration) -> String {
+pub fn span(span: Duration) -> String {
     let minutes = span.as_secs() / 60;
     match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
         (0, 0, 0) => format!("{} s", span.as_secs()),

@@ -12,7 +12,7 @@ mod spec;
 mod supervise;
 pub mod surroundings;
 
-pub use job::{BatchSpec, JobRecord, MungeUse};
+pub use job::{BatchSpec, JobRecord, MungeUse, span};
 pub use launch::{LaunchError, Launched, Sockets};
 pub use lock::{Lock, LockError};
 pub use pod::{Allocated, HostAt, Listener, PodError};
