@@ -27,6 +27,8 @@ mod in_job_again;
 mod in_job_attacks;
 mod in_job_endings;
 mod in_job_faults;
+mod in_job_leftovers;
+mod in_job_link;
 mod in_job_ways;
 mod job_checks;
 mod loopback;
@@ -151,11 +153,13 @@ fn proofs() -> Vec<Trial> {
             a_job_s_time_is_told_and_its_app_is_asked_before_it_is_over [Slurm, OpenSsh]
             a_node_s_failure_ends_a_session_that_is_not_to_run_again [Slurm]
             a_requeued_session_runs_again_at_its_url [Slurm]
-            a_controller_that_hangs_ends_nothing [Slurm, OpenSsh]
+            a_controller_that_hangs_ends_nothing [Slurm, OpenSsh];
+        in_job_link:
             a_link_that_is_cut_for_a_minute_loses_nothing_and_doubles_nothing [Slurm, OpenSsh]
+            a_host_that_is_stopped_for_a_while_goes_on [Slurm];
+        in_job_leftovers:
             killing_any_process_on_the_node_leaves_nothing_there [Slurm, Apptainer, Pasta]
             an_app_s_daemons_go_with_its_job [Slurm]
-            a_host_that_is_stopped_for_a_while_goes_on [Slurm]
             stop_ends_the_job_wherever_the_session_stands [Slurm]
             stop_says_what_it_could_not_do [Slurm]
             a_full_disk_on_the_node_is_told_and_leaves_nothing [Slurm, Apptainer];

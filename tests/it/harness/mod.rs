@@ -16,6 +16,7 @@ pub(crate) mod scan;
 pub(crate) mod ssh;
 pub(crate) mod terminal;
 pub(crate) mod users;
+pub(crate) mod watched_job;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
