@@ -11,6 +11,7 @@ use crate::harness::{
     browser::keep,
     cluster::{Cluster, Listener, Node},
     heavy,
+    in_job::job_of,
     place::place,
     seconds,
 };
@@ -167,8 +168,15 @@ pub(crate) fn stop_asks_before_it_kills_on_a_node_as_well(site: &Site) {
             ["start", "--json", "--slurm", "-w", "c1", "--network", "isolated", "--name", name, "--"];
         cluster.shlogin(alice, &[&options, words].concat()).ok()
     };
-    start("polite", &["bash", "-c", &script]);
+    let started = start("polite", &["bash", "-c", &script]).json();
     alice.shlogin(&["stop", "polite"]).ok();
+    cluster.wait_job(seconds(10), job_of(&started), "COMPLETED");
+    // Nor has one failed that is ended by the signal: nobody gets a mail of that who has stopped it herself.
+    let started =
+        start("plain", &["/usr/bin/python3", "-S", "-E", &place().app().display().to_string()]).json();
+    alice.shlogin(&["stop", "plain"]).ok();
+    assert_eq!(alice.shlogin(&["show", "--json", "plain"]).ok().json()["status"], 143);
+    cluster.wait_job(seconds(10), job_of(&started), "COMPLETED");
     assert_eq!(fs::read_to_string(&polite).unwrap(), "asked on c1\n");
     let app = place().app().display().to_string();
     start("deaf", &["/usr/bin/python3", "-S", "-E", &app, "+deaf"]);

@@ -115,8 +115,9 @@ fn host() -> Result<ExitCode, HostFailure> {
     let end = ended?;
     tracing::info!("{end}");
     Ok(match end {
-        End::App(exit) | End::Stopped(Some(exit)) => exit.code().into(),
-        End::Stopped(None) => ExitCode::SUCCESS,
+        End::App(exit) => exit.code().into(),
+        // The job has done what it was told; few apps end with 0 when they are asked to.
+        End::Stopped(_) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
