@@ -3,6 +3,7 @@
 //! The floors, from the ground up; a module imports only from those above it in this list
 //! (`tests/it/floors.rs` reads the `use` lines and fails on an arrow that runs the other way).
 
+pub mod activity;
 pub mod cli;
 pub mod config;
 pub mod doctor;
