@@ -1,6 +1,6 @@
 //! How an app is reached.
 
-use std::{future::Future, io};
+use std::{future::Future, io, sync::Arc};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -15,4 +15,13 @@ pub trait Dial: Send + Sync + 'static {
     /// What the network says. It is logged, and never shown to a client. One of kind [`io::ErrorKind::QuotaExceeded`] says
     /// that there are too many connections already: the client is told to try again (503).
     fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// One way that several upstreams share.
+impl<D: Dial> Dial for Arc<D> {
+    type Stream = D::Stream;
+
+    fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+        D::dial(self)
+    }
 }

@@ -9,14 +9,10 @@ use super::Counters;
 /// So much of one processor is computing, on the average between two looks. An idle JupyterLab was seen to need 0.3 to 0.8 %, an
 /// idle code-server 2 to 4.3 %.
 pub const CPU: f64 = 0.05;
-/// What people send counts beyond so many bytes a minute. An open page of JupyterLab's sends 0.1 KiB, one of code-server's
-/// less than 2.
-pub const SENT: u64 = 4 * 1024;
-/// Bytes both ways count beyond so many a minute. An open page of JupyterLab's moves 8 KiB.
+/// Bytes both ways count beyond so many a minute. An open page of JupyterLab's moves 8 KiB, one of code-server's 14.
 pub const MOVED: u64 = 64 * 1024;
 
 /// What has to come together beyond that, so that a single heartbeat is none however often one looks.
-const SENT_AT_ONCE: u64 = 1024;
 const MOVED_AT_ONCE: u64 = 16 * 1024;
 /// Seconds of one processor.
 const CPU_AT_ONCE: f64 = 0.2;
@@ -96,24 +92,21 @@ pub struct Judge {
     before: Option<Reading>,
     idle: Duration,
     cpu_share: Option<f64>,
-    sent: Bucket,
     moved: Bucket,
     cpu: Bucket,
 }
 
 impl Judge {
     /// One that lets a session be idle for so long.
+    #[allow(clippy::cast_precision_loss, reason = "kilobytes")]
     pub fn new(after: Duration) -> Self {
-        #[allow(clippy::cast_precision_loss, reason = "kilobytes")]
-        let bytes = |per_minute: u64, at_once: u64| Bucket::new(per_minute as f64 / 60.0, at_once as f64);
         Self {
             after,
             interval: (after / 10).min(Duration::from_secs(30)),
             before: None,
             idle: Duration::ZERO,
             cpu_share: None,
-            sent: bytes(SENT, SENT_AT_ONCE),
-            moved: bytes(MOVED, MOVED_AT_ONCE),
+            moved: Bucket::new(MOVED as f64 / 60.0, MOVED_AT_ONCE as f64),
             cpu: Bucket::new(CPU, CPU_AT_ONCE),
         }
     }
@@ -178,15 +171,14 @@ impl Judge {
     ) -> Option<Evidence> {
         let Counters { keys, acts, sent, moved } = reading.counted;
         #[allow(clippy::cast_precision_loss, reason = "what is lost of petabytes")]
-        let more = |now: u64, before: u64| now.saturating_sub(before) as f64;
+        let more = moved.saturating_sub(before.moved) as f64;
         // Each is filled, whichever of them shows it.
-        let sent = self.sent.pour(elapsed, more(sent, before.sent));
-        let moved = self.moved.pour(elapsed, more(moved, before.moved));
+        let moved = self.moved.pour(elapsed, more);
         let computes = self.cpu.pour(elapsed, cpu.unwrap_or_default().as_secs_f64());
         let found = [
             (keys != before.keys, Evidence::Keys),
             (acts != before.acts, Evidence::Acts),
-            (sent, Evidence::Sent),
+            (sent != before.sent, Evidence::Sent),
             (moved, Evidence::Moved),
             (computes, Evidence::Cpu),
             (matches!(reading.gpu, Gpu::Busy(1..)), Evidence::Gpu),
@@ -258,7 +250,7 @@ mod tests {
         let changes: [(&str, Change); 7] = [
             ("keys", |reading, _| reading.counted.keys += 1),
             ("acts", |reading, _| reading.counted.acts += 1),
-            ("sent", |reading, step| reading.counted.sent += 1024 * step.as_millis() as u64 / 1000),
+            ("sent", |reading, _| reading.counted.sent += 1),
             ("moved", |reading, step| reading.counted.moved += 10 * 1024 * step.as_millis() as u64 / 1000),
             ("cpu", |reading, step| reading.cpu = reading.cpu.map(|cpu| cpu + step.mul_f64(0.98))),
             ("a tenth of a processor", |reading, step| reading.cpu = reading.cpu.map(|cpu| cpu + step / 10)),
@@ -275,7 +267,6 @@ mod tests {
     fn an_open_page_that_nobody_looks_at_is_idle() {
         let tab = |reading: &mut Reading, step: Duration| {
             reading.cpu = reading.cpu.map(|cpu| cpu + step.mul_f64(0.008));
-            reading.counted.sent += 2 * step.as_millis() as u64 / 1000;
             reading.counted.moved += 140 * step.as_millis() as u64 / 1000;
             reading.gpu = Gpu::Busy(0);
         };

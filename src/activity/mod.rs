@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | keystrokes, of the owner and of guests | each | what a page answers to a terminal's questions; output, however much: `top` in a forgotten terminal is no use |
 //! | requests to the app | one that was not made before, and each that opens a page | one that was made before, with this method, path (without its query) and length of body; our own paths |
-//! | bytes of WebSockets, of forwarded connections, of programs over ssh | beyond [`judge::SENT`] and [`judge::MOVED`] a minute | pings, heartbeats, what a status line needs |
+//! | bytes of WebSockets, of forwarded connections, of programs over ssh | what people send, as [`Pulse`] tells; both ways together, beyond [`judge::MOVED`] a minute | pings, heartbeats, what a status line needs |
 //! | bytes of a request or its answer | while it lasts longer than from one look to the next, beyond [`judge::MOVED`] a minute | the answers to polls |
 //! | processors, of all processes of the sandbox | beyond [`judge::CPU`] | shlogin's own |
 //! | GPUs | any use | a program that only holds one |
@@ -24,6 +24,7 @@
 
 pub mod judge;
 mod made;
+mod pulse;
 mod stream;
 
 use std::{
@@ -38,6 +39,7 @@ use http::Method;
 
 pub use judge::{Evidence, Gpu, Judge, Look, Reading, Verdict};
 use made::Made;
+pub use pulse::Pulse;
 pub use stream::{Carries, Counted};
 
 /// A handle for those who see something of it. Cheap to clone; where nobody judges, it counts nothing and costs nothing.
@@ -74,7 +76,7 @@ pub struct Counters {
     pub keys: u64,
     /// Requests and commands that count.
     pub acts: u64,
-    /// Bytes that people sent over what stays open.
+    /// How often people sent something over what stays open.
     pub sent: u64,
     /// Bytes both ways, over what stays open or takes long.
     pub moved: u64,
@@ -141,15 +143,14 @@ impl Activity {
         });
     }
 
-    /// Somebody sends so many bytes over a connection that stays open.
-    pub fn sent(&self, bytes: usize) {
+    /// Somebody sends something over a connection that stays open: so [`Pulse`] has judged.
+    fn sent(&self) {
         if let Some(counts) = &self.0 {
-            counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-            counts.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+            counts.sent.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// So many bytes come back over one, or go either way with a request that takes long.
+    /// So many bytes go either way over a connection that stays open, or with a request that takes long.
     pub fn moved(&self, bytes: usize) {
         if let Some(counts) = &self.0 {
             counts.moved.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -274,7 +275,7 @@ mod tests {
     fn where_nobody_judges_nothing_is_counted() {
         let activity = Activity::default();
         activity.typed();
-        activity.sent(1 << 20);
+        activity.moved(1 << 20);
         activity.requested(request(&Method::POST, "/", None));
         assert_eq!((activity.look(), activity.last_act()), (Counters::default(), String::new()));
     }

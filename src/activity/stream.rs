@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Activity;
+use super::{Activity, Pulse};
 
 /// What a connection carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,7 @@ pub struct Counted<S> {
     stream: S,
     activity: Activity,
     carries: Carries,
+    pulse: Pulse,
     /// How many looks there had been when the request began that is under way.
     began: u64,
     /// The last byte was the app's: the next of ours begins a request.
@@ -36,7 +37,8 @@ impl<S> Counted<S> {
     /// Counts on behalf of `activity`.
     pub fn new(stream: S, activity: Activity, carries: Carries) -> Self {
         let began = activity.looks();
-        Self { stream, activity, carries, began, answered: false }
+        let pulse = Pulse::new(&activity);
+        Self { stream, activity, carries, pulse, began, answered: false }
     }
 
     fn lasts(&self) -> bool {
@@ -48,7 +50,7 @@ impl<S> Counted<S> {
             return;
         }
         match self.carries {
-            Carries::Messages => self.activity.sent(bytes),
+            Carries::Messages => self.pulse.sent(&self.activity, bytes),
             Carries::Requests => {
                 if std::mem::take(&mut self.answered) {
                     self.began = self.activity.looks();
@@ -120,13 +122,21 @@ mod tests {
 
     use super::*;
 
-    async fn exchange(one: &mut Counted<tokio::io::DuplexStream>, other: &mut tokio::io::DuplexStream, n: usize) {
+    async fn exchange(
+        one: &mut Counted<tokio::io::DuplexStream>,
+        other: &mut tokio::io::DuplexStream,
+        n: usize,
+    ) {
         one.write_all(&vec![b'q'; n]).await.unwrap();
         other.read_exact(&mut vec![0; n]).await.unwrap();
         answer(one, other, n).await;
     }
 
-    async fn answer(one: &mut Counted<tokio::io::DuplexStream>, other: &mut tokio::io::DuplexStream, n: usize) {
+    async fn answer(
+        one: &mut Counted<tokio::io::DuplexStream>,
+        other: &mut tokio::io::DuplexStream,
+        n: usize,
+    ) {
         other.write_all(&vec![b'a'; n]).await.unwrap();
         one.read_exact(&mut vec![0; n]).await.unwrap();
     }
@@ -157,6 +167,9 @@ mod tests {
         let mut one = Counted::new(one, activity.clone(), Carries::Messages);
         exchange(&mut one, &mut other, 100).await;
         let counted = activity.look();
-        assert_eq!((counted.moved, counted.sent), (200, 100));
+        assert_eq!((counted.moved, counted.sent), (200, 0));
+        exchange(&mut one, &mut other, 1000).await;
+        let counted = activity.look();
+        assert_eq!((counted.moved, counted.sent), (2200, 1));
     }
 }

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 pub(super) use slurm::SlurmArgs;
 
 use crate::{
-    config::{Listen, RuntimeChoice, TimeSpan, Variable},
+    config::{IdleTimeout, Listen, RuntimeChoice, TimeSpan, Variable},
     share::GuestId,
     words::{Isolation, Network, SessionName, TmpMode},
 };
@@ -121,6 +121,9 @@ pub(super) struct StartArgs {
     /// How long the app has until it answers, as in 90s or 2m
     #[arg(long)]
     pub(super) ready_timeout: Option<TimeSpan>,
+    /// End it when nobody has used it and it has computed nothing for so long, as in 30m or 2h
+    #[arg(long, value_name = "TIME")]
+    pub(super) idle_timeout: Option<IdleTimeout>,
     /// Set a variable for the app (repeatable)
     #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
     pub(super) env: Vec<Variable>,

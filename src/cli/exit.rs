@@ -98,7 +98,7 @@ impl Failure {
                 End::Image(_) => code::IMAGE,
                 End::NotSubmitted(_) => code::NOT_SUBMITTED,
                 End::Job(_) => code::JOB_ENDED,
-                End::Stopped(_) | End::TakenOver | End::Broken(_) => code::FAILED,
+                End::Stopped(_) | End::Idle { .. } | End::TakenOver | End::Broken(_) => code::FAILED,
             },
             _ => code::FAILED,
         }

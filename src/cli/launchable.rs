@@ -32,6 +32,7 @@ pub(super) fn overrides(args: &StartArgs) -> Overrides {
         tmp: args.tmp,
         runtime: args.runtime,
         ready_timeout: args.ready_timeout,
+        idle_timeout: args.idle_timeout,
         gateway: PartialGateway { listen: args.listen, ..PartialGateway::default() },
         ..Overrides::default()
     }
@@ -225,6 +226,7 @@ pub(super) fn spec(
         status: None,
         exit: None,
         reason: None,
+        idle_timeout: config.idle_timeout.after().map(|after| after.as_secs()),
         log: log_path(&state, taken.id),
         footprint: taken.footprint.clone(),
     };

@@ -19,7 +19,7 @@ use crate::{
         paths::{PrivateFolder, state_folder},
     },
     session::{
-        Record, Records, State, Which,
+        IdleReport, Record, Records, State, Which,
         control::{Answer, Client, Request},
     },
 };
@@ -43,8 +43,30 @@ pub(super) fn show(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure>
     let mut found = vec![records()?.find(&args.name, Which::Any)?];
     settle_jobs(&mut found);
     let [record] = &found[..] else { return Ok(ExitCode::FAILURE) };
-    output.result(record, || details(record));
+    let idle = idle_report(record);
+    output.result(&Shown { record, idle: idle.as_ref() }, || details(record, idle.as_ref()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `show --json` prints.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    /// How it was judged at the last look, where it is to end when nobody uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<&'a IdleReport>,
+}
+
+/// Asks a live session whether it is used. One that cannot be asked is shown without.
+fn idle_report(record: &Record) -> Option<IdleReport> {
+    record.idle_timeout.filter(|_| record.state != State::Ended)?;
+    let client = connect(record).ok()?;
+    client.be_patient_for(std::time::Duration::from_secs(5)).ok()?;
+    match client.call(&Request::Idle) {
+        Ok(Answer::Idle { report }) => report,
+        _ => None,
+    }
 }
 
 /// A record with its URL: what `start --json` and `url --json` print.
@@ -180,7 +202,7 @@ pub(super) fn forget(args: &ForgetArgs, output: &Output) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-fn details(record: &Record) -> String {
+fn details(record: &Record, idle: Option<&IdleReport>) -> String {
     let detached = record.detached && record.state != State::Ended;
     let state = if detached { "detached".to_owned() } else { format!("{:?}", record.state).to_lowercase() };
     let mut lines = vec![
@@ -218,6 +240,9 @@ fn details(record: &Record) -> String {
     }
     if let Some(socket) = &record.gateway.socket {
         lines.push(("socket", socket.display().to_string()));
+    }
+    if let Some(idle) = idle {
+        lines.extend(idle.lines(jiff::Timestamp::now()));
     }
     if let Some(at) = record.ended_at {
         lines.push(("ended", at.to_string()));

@@ -234,9 +234,11 @@ impl<'a> Follower<'a> {
     /// In the foreground the app's status is ours, whenever it ended; in the background an end is a failed start.
     fn ended(&self, end: End, tail: Vec<String>, log: Option<String>) -> Result<ExitCode, Failure> {
         let code = match end {
-            End::App(exit) | End::Stopped(Some(exit)) => Some(exit.code()),
+            End::App(exit) | End::Stopped(Some(exit)) | End::Idle { exit: Some(exit), .. } => {
+                Some(exit.code())
+            }
             // Killed with its sandbox: by SIGKILL, as a shell reports it.
-            End::Stopped(None) => Some(137),
+            End::Stopped(None) | End::Idle { exit: None, .. } => Some(137),
             _ => None,
         };
         match code {

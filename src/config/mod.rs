@@ -9,6 +9,7 @@
 mod error;
 mod file;
 mod host;
+mod idle;
 mod job_option;
 mod layers;
 mod partial;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use error::{ConfigError, Locked};
 pub use host::{host_name, link_hosts, node_name};
+pub use idle::IdleTimeout;
 pub use job_option::{JobOption, JobOptionError, REFUSED, RefusedOption, refusal};
 pub use layers::{DEFAULT, Entry, Origin, Resolved, SITE_FILE, Sources};
 pub use partial::{
@@ -64,6 +66,8 @@ pub struct Config {
     pub ready_timeout: TimeSpan,
     /// How long an app has between SIGTERM and SIGKILL.
     pub stop_grace: TimeSpan,
+    /// How long nobody may use a session before it ends.
+    pub idle_timeout: IdleTimeout,
     /// The folder for private `/tmp` and for what the runtime writes.
     pub scratch: AbsolutePath,
     /// Which pods this node has.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    idle::IdleTimeout,
     slurm::PartialSlurm,
     values::{
         AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper,
@@ -25,6 +26,7 @@ pub struct Partial {
     pub runtime: Option<RuntimeChoice>,
     pub ready_timeout: Option<TimeSpan>,
     pub stop_grace: Option<TimeSpan>,
+    pub idle_timeout: Option<IdleTimeout>,
     pub scratch: Option<AbsolutePath>,
     pub pods: PartialPods,
     pub gateway: PartialGateway,

@@ -146,13 +146,13 @@ impl InvalidValue {
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a text or a whole number")]
-enum TextOrNumber {
+pub(super) enum TextOrNumber {
     Number(u64),
     Text(String),
 }
 
 impl TextOrNumber {
-    fn parse<T: FromStr>(self) -> Result<T, T::Err> {
+    pub(super) fn parse<T: FromStr>(self) -> Result<T, T::Err> {
         match self {
             Self::Number(number) => number.to_string().parse(),
             Self::Text(text) => text.parse(),

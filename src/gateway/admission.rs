@@ -21,6 +21,7 @@ use super::{
     terminal::{Caller, Desk, Way},
     tokens::{Presented, Tokens},
 };
+use crate::activity::{Activity, Carries, Request};
 
 /// What begins the paths that are the gateway's own.
 const OWN: &str = "/-/";
@@ -30,10 +31,47 @@ const TERMINAL: &str = "terminal";
 /// Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The ways to the app. Bytes of WebSockets count otherwise than those of requests, so their connections are told apart.
+pub(crate) struct App<D: Dial> {
+    requests: Arc<Upstream<Way<Arc<D>>>>,
+    sockets: Arc<Upstream<Way<Arc<D>>>>,
+    activity: Activity,
+}
+
+impl<D: Dial> App<D> {
+    /// The app called `name`, whose use is counted by `activity`.
+    pub(crate) fn new(name: &str, dial: D, limits: &Limits, activity: &Activity) -> Self {
+        let dial = Arc::new(dial);
+        let way = |carries| {
+            let (dial, activity) = (Arc::clone(&dial), activity.clone());
+            Upstream::named(name, Way::App { dial, activity, carries }, limits.clone())
+        };
+        Self { requests: way(Carries::Requests), sockets: way(Carries::Messages), activity: activity.clone() }
+    }
+
+    /// The way for this request, which is noted.
+    fn way(&self, head: &Head<'_>) -> &Arc<Upstream<Way<Arc<D>>>> {
+        if self.activity.counts() {
+            let one = |name: &str| origin::one(head.fields, name);
+            self.activity.requested(Request {
+                method: head.method,
+                path: head.path,
+                length: one("content-length").and_then(|length| length.parse().ok()),
+                opens_page: one("sec-fetch-mode") == Some("navigate")
+                    && one("sec-fetch-dest") == Some("document"),
+            });
+        }
+        match head.kind {
+            Kind::Plain => &self.requests,
+            Kind::WebSocket => &self.sockets,
+        }
+    }
+}
+
 /// The door of one session.
 pub(crate) struct Door<D: Dial> {
     options: Options,
-    app: Arc<Upstream<Way<D>>>,
+    app: App<D>,
     limits: Limits,
     hooks: Arc<Hooks>,
     phase: watch::Receiver<Phase>,
@@ -53,7 +91,7 @@ struct Keys {
 impl<D: Dial> Door<D> {
     pub(crate) fn new(
         options: Options,
-        app: Arc<Upstream<Way<D>>>,
+        app: App<D>,
         limits: Limits,
         metrics: Arc<Metrics>,
         seen: Seen,
@@ -72,7 +110,7 @@ impl<D: Dial> Door<D> {
             cookies: Cookies::new(options.session, options.cookie_lifetime, options.bind_cookie.into()),
         };
         let (hooks, keys) = (Arc::new(hooks), Mutex::new(keys));
-        let Seen { phase, log_len: log_length, terminals, guests, ends, restart } = seen;
+        let Seen { phase, log_len: log_length, terminals, guests, ends, restart, activity: _ } = seen;
         let desk = Desk { terminals, guests, phase: phase.clone(), ends };
         Self { options, app, limits, hooks, phase, log_length, desk, restart, metrics, keys }
     }
@@ -283,11 +321,11 @@ impl Judgement {
 }
 
 impl<D: Dial> Admit for Door<D> {
-    type Dial = Way<D>;
+    type Dial = Way<Arc<D>>;
 
-    async fn admit<'r>(&self, head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, Way<D>> {
+    async fn admit<'r>(&self, head: &Head<'_>, gate: Gate<'r>) -> Verdict<'r, Way<Arc<D>>> {
         match self.judge(head) {
-            Judgement::App => Verdict::Forward(gate.open(&self.app).with(&self.hooks)),
+            Judgement::App => Verdict::Forward(gate.open(self.app.way(head)).with(&self.hooks)),
             Judgement::Terminals(caller) => {
                 // One for each caller, so that no connection made for one is ever another's.
                 let way = Way::Terminals { desk: self.desk.clone(), caller };

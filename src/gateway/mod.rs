@@ -26,18 +26,18 @@ use std::{
 };
 
 use jiff::Timestamp;
-use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy, Upstream};
+use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy};
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    activity::Activity,
     share::Guests,
     sys::diag,
     terminal::Terminals,
     words::{Secret, SessionId, SessionName},
 };
-use admission::Door;
-use terminal::Way;
+use admission::{App, Door};
 
 /// What one session's gateway is to be.
 #[derive(Clone, Debug)]
@@ -106,6 +106,8 @@ pub struct Seen {
     pub ends: watch::Receiver<Option<Timestamp>>,
     /// To whoever can start it again; where nobody hears that, it runs in no job.
     pub restart: mpsc::Sender<Restart>,
+    /// Where it is counted how much it is used.
+    pub activity: Activity,
 }
 
 /// Each client may need a connection to the app as well, and what is not a client's needs some, too: strangers must not
@@ -138,7 +140,7 @@ impl<D: Dial> Gateway<D> {
     /// A gateway that reaches its app by `dial`.
     pub fn new(options: Options, tls: Arc<ServerConfig>, dial: D, seen: Seen) -> Arc<Self> {
         let limits = limits();
-        let app = Upstream::named(&options.session.to_string(), Way::App(dial), limits.clone());
+        let app = App::new(&options.session.to_string(), dial, &limits, &seen.activity);
         let (metrics, server_timing) = (Arc::default(), options.server_timing);
         let door = Door::new(options, app, limits.clone(), Arc::clone(&metrics), seen);
         let proxy = Proxy::counting(door, limits, metrics);

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{Gateway, Options, Phase, Restart, Seen, admission, certificate, query};
 use crate::{
+    activity::Activity,
     host::{AppSpec, Host, Link, LocalHost},
     sandbox::{Footprint, SandboxSpec},
     share::{Guests, Terms},
@@ -63,7 +64,7 @@ fn no_terminals(folder: &std::path::Path) -> (Terminals, std::os::fd::OwnedFd) {
     };
     let link = Link::open(ours, Vec::new()).unwrap();
     let host = LocalHost::new(link, &sandbox, app, Vec::new(), "/bin/sh".into());
-    (Terminals::new(Arc::new(Host::Local(Arc::new(host)))), init)
+    (Terminals::new(Arc::new(Host::Local(Arc::new(host))), Activity::default()), init)
 }
 
 struct Running {
@@ -145,8 +146,16 @@ async fn running(phase: Phase) -> Running {
     let guests = Guests::new(true, |_, _| {});
     let (_, ends) = watch::channel(None);
     let (restart, restarts) = mpsc::channel(1);
-    let seen =
-        Seen { phase: phase_seen, log_len: length_seen, terminals, guests: guests.clone(), ends, restart };
+    let activity = Activity::counting();
+    let seen = Seen {
+        phase: phase_seen,
+        log_len: length_seen,
+        terminals,
+        guests: guests.clone(),
+        ends,
+        restart,
+        activity,
+    };
     let gateway = Gateway::new(options, certificate.server_config(), dial, seen);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -5,7 +5,9 @@ use std::{ffi::OsString, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use nix::sys::signal::Signal;
 use tokio::{sync::watch, time::timeout};
 
-use super::{AppStream, FarHost, HostError, InsideListener, Invocation, LinkError, LocalHost, Started};
+use super::{
+    AppStream, FarHost, HostError, InsideListener, Invocation, LinkError, LocalHost, Started, Usage,
+};
 use crate::{
     sandbox::protocol::Endpoint,
     sys::spawn::Streams,
@@ -78,6 +80,17 @@ impl Host {
         match self {
             Self::Local(host) => host.isolation(),
             Self::Far(host) => host.isolation(),
+        }
+    }
+
+    /// What its processes have used.
+    ///
+    /// # Errors
+    /// Where the sandbox has ended, or no node holds it.
+    pub async fn usage(&self) -> Result<Usage, LinkError> {
+        match self {
+            Self::Local(host) => host.usage().await,
+            Self::Far(host) => host.usage().await,
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -95,6 +96,9 @@ enum Order {
     Listeners {
         reply: oneshot::Sender<Listening>,
     },
+    Usage {
+        reply: oneshot::Sender<Option<Duration>>,
+    },
     WatchRoom,
 }
 
@@ -143,6 +147,7 @@ impl Link {
             dials: HashMap::new(),
             listens: HashMap::new(),
             listings: HashMap::new(),
+            usages: HashMap::new(),
         };
         tokio::spawn(task.run(inbox));
         Ok(Self { orders, health })
@@ -226,6 +231,16 @@ impl Link {
         answer.await.map_err(|_| LinkError::Gone)
     }
 
+    /// The time that the processes inside have had on processors; none where it cannot be read.
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`].
+    pub async fn usage(&self) -> Result<Option<Duration>, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Usage { reply }).await?;
+        answer.await.map_err(|_| LinkError::Gone)
+    }
+
     /// Makes the end of any process that runs inside at this moment [`Health::RoomBroken`].
     ///
     /// # Errors
@@ -249,6 +264,7 @@ struct Task {
     dials: HashMap<RequestId, oneshot::Sender<io::Result<OwnedFd>>>,
     listens: HashMap<RequestId, oneshot::Sender<io::Result<OwnedFd>>>,
     listings: HashMap<RequestId, oneshot::Sender<Listening>>,
+    usages: HashMap<RequestId, oneshot::Sender<Option<Duration>>>,
 }
 
 impl Task {
@@ -313,6 +329,10 @@ impl Task {
                 self.listings.insert(id, reply);
                 self.write(&Request::Listeners { id }, &[]).await
             }
+            Order::Usage { reply } => {
+                self.usages.insert(id, reply);
+                self.write(&Request::Usage { id }, &[]).await
+            }
             Order::WatchRoom => self.write(&Request::WatchRoom, &[]).await,
         }
     }
@@ -357,6 +377,7 @@ impl Task {
             Event::Listeners { id, addresses, names } => {
                 drop(self.listings.remove(&id)?.send(Listening { addresses, names }));
             }
+            Event::Usage { id, cpu } => drop(self.usages.remove(&id)?.send(cpu)),
             Event::RoomBroken { name } => {
                 self.health.send_replace(Health::RoomBroken(name));
             }

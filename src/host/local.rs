@@ -10,17 +10,20 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{
     AppSpec, AppStream, Container, ImageError, InsideListener, Invocation, Link, LinkError, Target,
     app::CommandError,
+    gpu,
     image::{self, Scripts},
     invocation,
     link::{Health, Started},
     port,
 };
 use crate::{
+    activity::Gpu,
     sandbox::{SandboxSpec, protocol::Endpoint},
     sys::{
         process::Exit,
@@ -83,6 +86,15 @@ pub struct LocalHost {
     isolation: Isolation,
     /// The person's own.
     login_shell: OsString,
+}
+
+/// What a session's processes have used, and use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Usage {
+    /// Their time on processors; none where it cannot be read.
+    pub cpu: Option<Duration>,
+    /// Their GPUs.
+    pub gpu: Gpu,
 }
 
 /// The app, started.
@@ -244,6 +256,15 @@ impl LocalHost {
     /// How the session is fenced: without namespaces, its network is the node's.
     pub fn isolation(&self) -> Isolation {
         self.isolation
+    }
+
+    /// What its processes have used.
+    ///
+    /// # Errors
+    /// Where the sandbox has ended.
+    pub async fn usage(&self) -> Result<Usage, LinkError> {
+        let (cpu, gpu) = tokio::join!(self.link.usage(), gpu::busy(&self.app));
+        Ok(Usage { cpu: cpu?, gpu })
     }
 
     /// Hangs a program up whose client has gone: SIGHUP, and SIGKILL for what does not heed it. `exit` is its end. What it

@@ -31,6 +31,7 @@ use crate::{
         process::PidFd,
         rights,
         spawn::{self, Program, Streams, role},
+        usage,
     },
     words::{Isolation, Network},
 };
@@ -285,6 +286,9 @@ impl Server {
                     };
                 let addresses = found.into_iter().map(|(address, _)| address).take(MOST_LISTENERS).collect();
                 self.tell(&Event::Listeners { id, addresses, names })?;
+            }
+            Request::Usage { id } => {
+                self.tell(&Event::Usage { id, cpu: usage::cpu_of_descendants().ok() })?;
             }
             Request::WatchRoom => self.watch_room()?,
         }

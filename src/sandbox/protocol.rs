@@ -8,7 +8,7 @@
 //!     │                              │ ── helper (pasta) ──►       │ …
 //!     │                              │ ── Go ─────────────────────►│ drops its rights
 //!     │◄─────────────────────────────────────────────── Ready ─────│
-//!     │ ── Spawn, Sftp, Dial, Listen, Listeners, Signal, … ───────►│
+//!     │ ── Spawn, Sftp, Dial, Listen, Listeners, Usage, … ────────►│
 //!     │◄────────── Spawned, Exited, Connected, …, RoomBroken ──────│
 //!     │◄── Ended(why) ───────────────│ when init or the helper dies │
 //! ```
@@ -87,6 +87,11 @@ pub enum Request {
         /// Numbers the request.
         id: RequestId,
     },
+    /// Say what its processes have used. Answered by [`Event::Usage`].
+    Usage {
+        /// Numbers the request.
+        id: RequestId,
+    },
     /// From now on, the end of any process that runs in the sandbox at this moment is [`Event::RoomBroken`].
     WatchRoom,
 }
@@ -155,6 +160,13 @@ pub enum Event {
         addresses: Vec<SocketAddr>,
         /// Without namespaces, the abstract unix sockets that the session's processes opened.
         names: Vec<String>,
+    },
+    /// What the processes of the sandbox have used, init itself left out.
+    Usage {
+        /// That of the request.
+        id: RequestId,
+        /// Time on processors; none where it cannot be read.
+        cpu: Option<std::time::Duration>,
     },
     /// A process of the room ended: its file system or its instance is no more.
     RoomBroken {

@@ -5,6 +5,7 @@
 //!   │ ── Url ─────────────────────────────────►│ ── Url { … } ──────────►
 //!   │ ── Stop { grace } ──────────────────────►│ ── Stopping ───────────►  (the socket closes with the session)
 //!   │ ── Restart (+ a socket) ────────────────►│ ── Started ────────────►  (which then speaks as with its launcher)
+//!   │ ── Idle ────────────────────────────────►│ ── Idle { … } ─────────►
 //!   │ ── LogBeyond { len } ───────────────────►│ ── Log { len, ended } ─►  (when it has grown or was rotated)
 //!   │ ── Exec { … } + file, stdin, out, err ──►│ ── Started ─► … ── Exited { exit } ─►
 //!   │ ── Resized(size) … ─────────────────────►│   (while it runs, on a terminal)
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     sandbox::protocol,
+    session::IdleReport,
     share::Guest,
     sys::process::Exit,
     words::{Access, Size},
@@ -71,6 +73,8 @@ pub enum Request {
     Ssh,
     /// Serve the session's files over SFTP. Descriptors: stdin, stdout and stderr.
     Sftp,
+    /// Say whether it is used.
+    Idle,
     /// Let one person in to a terminal.
     Share(ShareSpec),
     /// Say who is let in.
@@ -120,6 +124,11 @@ pub enum Answer {
     Url {
         /// It.
         url: String,
+    },
+    /// How it was judged last; none where it may be idle for as long as it likes.
+    Idle {
+        /// The judgement.
+        report: Option<IdleReport>,
     },
     /// It is on its way.
     Stopping,

@@ -135,7 +135,7 @@ impl JobRecord {
 }
 
 /// A time as its owner's clock shows it.
-fn local(at: Timestamp) -> String {
+pub(super) fn local(at: Timestamp) -> String {
     let zoned = at.to_zoned(jiff::tz::TimeZone::system());
     let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::system());
     let form = if zoned.date() == today.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" };

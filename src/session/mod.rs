@@ -1,6 +1,7 @@
 //! A session: name, pod and record; the supervisor that keeps it alive; and how other processes of its owner speak to it.
 
 pub mod control;
+mod idle;
 mod job;
 mod later;
 pub mod launch;
@@ -12,6 +13,7 @@ mod spec;
 mod supervise;
 pub mod surroundings;
 
+pub use idle::{IdleReport, IdleState, LastUse};
 pub use job::{BatchSpec, JobRecord, MungeUse, span};
 pub use launch::{LaunchError, Launched, Sockets};
 pub use lock::{Lock, LockError};

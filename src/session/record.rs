@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{JobRecord, Lock};
 use crate::{
+    activity::Activity,
     config::{
         node_name,
         paths::{Durability, FolderError, PrivateFolder},
@@ -137,6 +138,9 @@ pub struct Record {
     pub exit: Option<Exit>,
     /// Why the session ended.
     pub reason: Option<String>,
+    /// How many seconds nobody may use it before it ends; none in records of earlier versions, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<u64>,
     /// The app's output.
     pub log: PathBuf,
     /// What it leaves on the node while it lives.
@@ -144,6 +148,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// How long nobody may use it.
+    pub fn idle_after(&self) -> Option<Duration> {
+        self.idle_timeout.map(Duration::from_secs)
+    }
+
+    /// Where its use is counted, if anybody is to judge it.
+    pub(super) fn activity(&self) -> Activity {
+        if self.idle_timeout.is_some() { Activity::counting() } else { Activity::default() }
+    }
+
     /// Whether its gateway is on this node, so that something can be said of it.
     pub fn is_here(&self) -> bool {
         self.node.as_deref().is_none_or(|node| node == node_name().as_str())

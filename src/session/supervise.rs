@@ -39,6 +39,7 @@ pub use job::{run_gate, run_host};
 mod app_life;
 mod door;
 mod end;
+mod idle;
 mod job;
 mod life;
 mod requests;

@@ -10,6 +10,7 @@ use russh::ChannelId;
 use tokio::sync::watch;
 
 use super::inbound::{Backlog, Inbound};
+use crate::activity::Activity;
 
 /// The most sessions of one connection: `ControlMaster` and editors open many.
 const SESSIONS: usize = 100;
@@ -26,10 +27,10 @@ pub(super) enum Kind {
 }
 
 /// The channels of one connection.
-#[derive(Default)]
 pub(super) struct Channels {
     open: Mutex<HashMap<ChannelId, Open>>,
     backlog: Arc<Backlog>,
+    activity: Activity,
 }
 
 struct Open {
@@ -44,6 +45,7 @@ pub(super) struct Lane {
     pub(super) id: ChannelId,
     pub(super) inbound: Arc<Inbound>,
     pub(super) gone: Gone,
+    pub(super) activity: Activity,
 }
 
 /// Knows when a channel is no more.
@@ -63,6 +65,11 @@ impl Gone {
 }
 
 impl Channels {
+    /// None yet. `activity` counts what they carry.
+    pub(super) fn new(activity: Activity) -> Self {
+        Self { open: Mutex::default(), backlog: Arc::default(), activity }
+    }
+
     /// Takes one in. `None` where there are as many of its kind as there may be.
     pub(super) fn admit(&self, id: ChannelId, kind: Kind) -> Option<Lane> {
         let mut open = self.lock();
@@ -73,16 +80,16 @@ impl Channels {
         if open.values().filter(|its| its.kind == kind).count() >= most {
             return None;
         }
-        let one =
-            Open { kind, inbound: Inbound::new(Arc::clone(&self.backlog)), here: watch::Sender::new(()) };
-        let lane = one.lane(id);
+        let inbound = Inbound::new(Arc::clone(&self.backlog), self.activity.clone());
+        let one = Open { kind, inbound, here: watch::Sender::new(()) };
+        let lane = one.lane(id, &self.activity);
         open.insert(id, one);
         Some(lane)
     }
 
     /// One that was taken in.
     pub(super) fn lane(&self, id: ChannelId) -> Option<Lane> {
-        self.lock().get(&id).map(|one| one.lane(id))
+        self.lock().get(&id).map(|one| one.lane(id, &self.activity))
     }
 
     /// The way in of one.
@@ -111,8 +118,9 @@ impl Channels {
 }
 
 impl Open {
-    fn lane(&self, id: ChannelId) -> Lane {
-        Lane { id, inbound: Arc::clone(&self.inbound), gone: Gone::of(&self.here) }
+    fn lane(&self, id: ChannelId, activity: &Activity) -> Lane {
+        let (inbound, gone) = (Arc::clone(&self.inbound), Gone::of(&self.here));
+        Lane { id, inbound, gone, activity: activity.clone() }
     }
 }
 

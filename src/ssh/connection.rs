@@ -100,7 +100,7 @@ impl Connection {
         authentication: Authentication,
         origin: Vec<(OsString, OsString)>,
     ) -> Self {
-        let channels = Arc::new(Channels::default());
+        let channels = Arc::new(Channels::new(inside.activity.clone()));
         let listening = Listening::new(Arc::clone(&inside.host), Arc::clone(&channels));
         Self { inside, authentication, origin, channels, sessions: HashMap::new(), listening, agent: None }
     }

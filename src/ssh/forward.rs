@@ -76,7 +76,7 @@ pub(super) async fn open(
 pub(super) async fn relay(stream: AppStream, channel: &ChannelWriteHalf<Msg>, lane: &Lane) {
     let (source, sink) = halves(stream);
     tokio::join!(lane.inbound.pour(sink), async {
-        pump(source, channel, As::Data).await;
+        pump(source, channel, As::Data, &lane.activity).await;
         let _ = channel.eof().await;
     });
     sleep(CLOSING).await;

@@ -21,6 +21,8 @@ use tokio::{
     sync::Notify,
 };
 
+use crate::activity::{Activity, Pulse};
+
 /// The window of a channel, in bytes; OpenSSH's.
 pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
 
@@ -103,6 +105,7 @@ pub(super) struct Inbound {
     state: Mutex<State>,
     news: Notify,
     backlog: Arc<Backlog>,
+    activity: Activity,
 }
 
 struct State {
@@ -111,6 +114,7 @@ struct State {
     /// So much of the first piece is written.
     written: usize,
     end: End,
+    pulse: Pulse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,9 +134,10 @@ enum Next {
 }
 
 impl Inbound {
-    pub(super) fn new(backlog: Arc<Backlog>) -> Arc<Self> {
-        let state = State { sink: None, waiting: VecDeque::new(), written: 0, end: End::Open };
-        Arc::new(Self { state: Mutex::new(state), news: Notify::new(), backlog })
+    pub(super) fn new(backlog: Arc<Backlog>, activity: Activity) -> Arc<Self> {
+        let pulse = Pulse::new(&activity);
+        let state = State { sink: None, waiting: VecDeque::new(), written: 0, end: End::Open, pulse };
+        Arc::new(Self { state: Mutex::new(state), news: Notify::new(), backlog, activity })
     }
 
     /// Takes what the client sent.
@@ -141,6 +146,7 @@ impl Inbound {
         if state.end != End::Open {
             return;
         }
+        state.pulse.sent(&self.activity, bytes.len());
         if state.waiting.is_empty()
             && let Some(sink) = state.sink.clone()
         {
@@ -270,7 +276,7 @@ mod tests {
     fn way() -> (Arc<Inbound>, Arc<Backlog>, pipe::Sender, pipe::Receiver) {
         let backlog = Arc::new(Backlog::default());
         let (sender, receiver) = pipe::pipe().unwrap();
-        (Inbound::new(Arc::clone(&backlog)), backlog, sender, receiver)
+        (Inbound::new(Arc::clone(&backlog), Activity::default()), backlog, sender, receiver)
     }
 
     #[tokio::test]

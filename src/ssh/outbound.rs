@@ -7,6 +7,8 @@ use bytes::BytesMut;
 use russh::{ChannelWriteHalf, server::Msg};
 use tokio::net::{tcp, unix, unix::pipe};
 
+use crate::activity::Activity;
+
 /// So much is read at once.
 const CHUNK: usize = 128 * 1024;
 
@@ -50,8 +52,8 @@ impl Source {
     }
 }
 
-/// Sends all that comes, to its end. Returns early where the connection is no more.
-pub(super) async fn pump(source: Source, channel: &ChannelWriteHalf<Msg>, kind: As) {
+/// Sends all that comes, to its end, and counts it. Returns early where the connection is no more.
+pub(super) async fn pump(source: Source, channel: &ChannelWriteHalf<Msg>, kind: As, activity: &Activity) {
     loop {
         // Memory is taken when there is something for it: most channels are silent most of the time.
         if source.readable().await.is_err() {
@@ -67,6 +69,7 @@ pub(super) async fn pump(source: Source, channel: &ChannelWriteHalf<Msg>, kind: 
             Err(_) => return,
         }
         let bytes = buffer.freeze();
+        activity.moved(bytes.len());
         let sent = match kind {
             As::Data => channel.data_bytes(bytes).await,
             As::Stderr => channel.extended_data_bytes(STDERR, bytes).await,

@@ -33,7 +33,7 @@ use super::{
     penalties::{Offence, Penalties},
     startups::{Bounds, Startup, Startups},
 };
-use crate::{config, host::Host, share::Guests, sys::diag, terminal::Terminals};
+use crate::{activity::Activity, config, host::Host, share::Guests, sys::diag, terminal::Terminals};
 
 /// How long those under way may take when the session has ended.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -64,6 +64,8 @@ pub struct Inside {
     pub temporary: Option<Temporary>,
     /// Who is let in to a terminal.
     pub guests: Guests,
+    /// Where it is counted how much it is used.
+    pub activity: Activity,
 }
 
 /// Why there is no server.

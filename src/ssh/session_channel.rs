@@ -117,8 +117,8 @@ pub(super) async fn run(job: Job) {
     let relayed = {
         let mut said = Box::pin(async {
             tokio::join!(
-                pump(ours.stdout, &client.channel, As::Data),
-                pump(ours.stderr, &client.channel, As::Stderr)
+                pump(ours.stdout, &client.channel, As::Data, &client.lane.activity),
+                pump(ours.stderr, &client.channel, As::Stderr, &client.lane.activity)
             )
         });
         let mut heard = Box::pin(client.lane.inbound.pour(ours.stdin));

@@ -16,3 +16,4 @@ pub mod readiness;
 pub mod rights;
 pub mod spawn;
 pub mod terminal;
+pub mod usage;

@@ -4,6 +4,7 @@
 //! The relay enforces who may do what: a viewer's bytes end here, and only the owner's window decides on the size. It knows
 //! no network and no protocol; who somebody is has been judged before he is given a seat.
 
+mod answers;
 mod emulator;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -28,6 +29,7 @@ use nix::{pty::Winsize, sys::termios::Termios};
 use tokio::sync::watch;
 
 use crate::{
+    activity::Activity,
     host::{Host, HostError, Invocation},
     sys::{spawn::Streams, terminal},
     words::Size,
@@ -102,6 +104,7 @@ pub struct Terminals(Arc<Table>);
 
 struct Table {
     host: Arc<Host>,
+    activity: Activity,
     open: Mutex<Open>,
     changed: watch::Sender<()>,
 }
@@ -115,10 +118,10 @@ struct Open {
 }
 
 impl Terminals {
-    /// Those of the session on this host: none yet.
-    pub fn new(host: Arc<Host>) -> Self {
+    /// Those of the session on this host: none yet. What is typed there is `activity`.
+    pub fn new(host: Arc<Host>, activity: Activity) -> Self {
         let changed = watch::Sender::new(());
-        Self(Arc::new(Table { host, open: Mutex::default(), changed }))
+        Self(Arc::new(Table { host, activity, open: Mutex::default(), changed }))
     }
 
     /// Opens another one.
@@ -141,6 +144,7 @@ impl Terminals {
             pty: ours,
             started,
             host: Arc::clone(&self.0.host),
+            activity: self.0.activity.clone(),
             size: new.size,
             keep: new.keep,
             label,

@@ -21,6 +21,7 @@ use super::{
     winsize,
 };
 use crate::{
+    activity::Activity,
     host::{Host, Started},
     sys::{descriptor::set_nonblocking, process::Exit, readiness, terminal},
     words::Size,
@@ -53,6 +54,7 @@ pub(super) struct Inner {
     /// There may be something for the relay to do.
     pub(super) progress: Notify,
     pub(super) input: mpsc::Sender<Input>,
+    pub(super) activity: Activity,
     host: Arc<Host>,
     program: u64,
 }
@@ -87,6 +89,7 @@ pub(super) struct Parts {
     /// The program on the other.
     pub(super) started: Started,
     pub(super) host: Arc<Host>,
+    pub(super) activity: Activity,
     pub(super) size: Size,
     pub(super) keep: Keep,
     pub(super) label: String,
@@ -95,7 +98,7 @@ pub(super) struct Parts {
 impl Terminal {
     /// Begins to relay.
     pub(super) fn begin(parts: Parts) -> Self {
-        let Parts { forget, pty, started, host, size, keep, label } = parts;
+        let Parts { forget, pty, started, host, activity, size, keep, label } = parts;
         let (input, typed) = mpsc::channel(WAITING);
         let inner = Arc::new(Inner {
             id: forget.id,
@@ -103,6 +106,7 @@ impl Terminal {
             news: watch::Sender::new(()),
             progress: Notify::new(),
             input,
+            activity,
             host,
             program: started.id(),
         });

@@ -7,6 +7,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     ClientId, TerminalId,
+    answers::are_answers,
     relay::{Inner, Terminal},
     state::SeatId,
 };
@@ -202,6 +203,9 @@ impl Controls {
         let Ok(place) = self.inner.input.reserve().await else { return };
         let input = self.inner.state().typed(self.seat, at, bytes);
         if !input.bytes.is_empty() {
+            if !are_answers(&input.bytes) {
+                self.inner.activity.typed();
+            }
             place.send(input);
             self.inner.stir();
         }

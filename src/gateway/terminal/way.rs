@@ -11,14 +11,22 @@ use nginx_free::Dial;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::{Desk, socket::Caller};
+use crate::activity::{Activity, Carries, Counted};
 
 /// Bytes under way between the proxy and a terminal's end of the WebSocket.
 const BUFFER: usize = 64 * 1024;
 
 /// One way.
 pub(crate) enum Way<D> {
-    /// To the app.
-    App(D),
+    /// To the app, by connections whose bytes are counted.
+    App {
+        /// The app.
+        dial: D,
+        /// Where they are counted.
+        activity: Activity,
+        /// What these connections carry.
+        carries: Carries,
+    },
     /// To the terminals, for whoever it is whom the door has let through.
     Terminals {
         /// The terminals.
@@ -33,7 +41,9 @@ impl<D: Dial> Dial for Way<D> {
 
     async fn dial(&self) -> io::Result<Self::Stream> {
         match self {
-            Self::App(dial) => Ok(WayStream::App(dial.dial().await?)),
+            Self::App { dial, activity, carries } => {
+                Ok(WayStream::App(Counted::new(dial.dial().await?, activity.clone(), *carries)))
+            }
             Self::Terminals { desk, caller } => {
                 let (theirs, ours) = tokio::io::duplex(BUFFER);
                 tokio::spawn(desk.clone().serve(ours, caller.clone()));
@@ -46,7 +56,7 @@ impl<D: Dial> Dial for Way<D> {
 /// A connection by one of the ways.
 pub(crate) enum WayStream<S> {
     /// To the app.
-    App(S),
+    App(Counted<S>),
     /// To the terminals.
     Terminals(DuplexStream),
 }

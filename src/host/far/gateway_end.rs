@@ -14,7 +14,7 @@ use super::{
     programs, to_request_path,
 };
 use crate::{
-    host::{AppStream, HostError, InsideListener, Invocation, LinkError, Started},
+    host::{AppStream, HostError, InsideListener, Invocation, LinkError, Started, Usage},
     sandbox::protocol::Endpoint,
     sys::spawn::Streams,
     words::{Isolation, Size},
@@ -115,6 +115,18 @@ impl FarHost {
         self.tell(&Ask::Resize { id, rows: size.rows(), cols: size.cols() }).await
     }
 
+    /// What its processes have used.
+    ///
+    /// # Errors
+    /// Where the session's host is gone, or is an older one that does not tell.
+    pub async fn usage(&self) -> Result<Usage, LinkError> {
+        let trunk = self.trunk().map_err(|_| LinkError::Gone)?;
+        match ask(&trunk, &Ask::Usage).await {
+            Ok(Answer::Usage(Some(usage))) => Ok(usage),
+            _ => Err(LinkError::Gone),
+        }
+    }
+
     async fn tell(&self, what: &Ask) -> Result<(), LinkError> {
         let trunk = self.trunk().map_err(|_| LinkError::Gone)?;
         tell(&trunk, what).await.map_err(|_| LinkError::Gone)
@@ -131,12 +143,19 @@ pub(super) async fn open(trunk: &Trunk, protocol: &str, path: &str) -> io::Resul
 
 /// Tells something of a program, and waits until it is done.
 pub(super) async fn tell(trunk: &Trunk, what: &Ask) -> io::Result<()> {
-    let (mut incoming, mut outgoing): (_, Outgoing) = packets(open(trunk, TELL, "/").await?);
-    outgoing.say(what).await?;
-    match incoming.message().await? {
-        Answer::Done => outgoing.close().await,
+    match ask(trunk, what).await? {
+        Answer::Done => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// Says one thing, and hears one.
+async fn ask(trunk: &Trunk, what: &Ask) -> io::Result<Answer> {
+    let (mut incoming, mut outgoing): (_, Outgoing) = packets(open(trunk, TELL, "/").await?);
+    outgoing.say(what).await?;
+    let answer = incoming.message().await?;
+    outgoing.close().await?;
+    Ok(answer)
 }
 
 /// A channel as a socket of this process, with a task in between. A unix socket knows no broken end: what breaks over there

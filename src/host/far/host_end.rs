@@ -155,6 +155,11 @@ impl Reach {
                 Some((id, Told::Resize(Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })))
             }
             Ask::Deaf { id, errors } => Some((id, Told::Deaf { errors })),
+            Ask::Usage => {
+                let usage = self.host.usage().await.ok();
+                outgoing.say(&Answer::Usage(usage)).await?;
+                return outgoing.close().await;
+            }
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         if let Some((id, told)) = told {

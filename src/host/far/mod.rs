@@ -7,7 +7,7 @@
 //!   │ ── shlogin-run ────────────────────────────────►│ then packets:
 //!   │      Run, Sftp ►      ◄ Started, or NotRun      │
 //!   │      input ►          ◄ output, errors, Exited  │
-//!   │ ── shlogin-tell ───────────────────────────────►│ Signal, Resize, Deaf; one answer
+//!   │ ── shlogin-tell ───────────────────────────────►│ Signal, Resize, Deaf, Usage; one answer
 //!   │ ── shlogin-listen ─────────────────────────────►│ Listen ►  ◄ Listening, Incoming …
 //!   │ ── shlogin-take /N ────────────────────────────►│ the bytes of one that came in
 //! ```
@@ -36,7 +36,7 @@ pub use gateway_end::FarHost;
 pub use host_end::Reach;
 pub(super) use listening::FarListener;
 
-use super::{HostError, Invocation};
+use super::{HostError, Invocation, Usage};
 use crate::{sandbox::protocol::Endpoint, sys::process::Exit};
 
 /// To a unix socket.
@@ -76,18 +76,33 @@ enum Ask {
     Listen {
         at: Endpoint,
     },
+    /// What the processes have used.
+    Usage,
 }
 
 /// What a host answers.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Started { id: u64 },
+    Started {
+        id: u64,
+    },
     NotRun(Refusal),
-    Exited { exit: Option<Exit> },
+    Exited {
+        exit: Option<Exit>,
+    },
     Done,
-    Listening { port: Option<u16> },
-    NotListening { errno: i32 },
-    Incoming { number: u64, from: Option<SocketAddr> },
+    /// None where the sandbox has ended.
+    Usage(Option<Usage>),
+    Listening {
+        port: Option<u16>,
+    },
+    NotListening {
+        errno: i32,
+    },
+    Incoming {
+        number: u64,
+        from: Option<SocketAddr>,
+    },
 }
 
 /// Why a program was not run, as it is told over a trunk.

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    activity::Activity,
     gateway::{Gateway, Options, Phase, Restart, Seen, certificate},
     host::Dialer,
     session::{Record, SessionSpec},
@@ -40,6 +41,7 @@ pub(super) struct Inside {
     pub(super) ends: watch::Receiver<Option<Timestamp>>,
     /// To whoever can start it again.
     pub(super) restart: mpsc::Sender<Restart>,
+    pub(super) activity: Activity,
 }
 
 /// What others need of it.
@@ -95,8 +97,8 @@ impl Door {
             server_timing: settings.server_timing,
             log: record.log.clone(),
         };
-        let Inside { log_len, terminals, guests, ends, restart } = inside;
-        let seen = Seen { phase: phase_seen, log_len, terminals, guests, ends, restart };
+        let Inside { log_len, terminals, guests, ends, restart, activity } = inside;
+        let seen = Seen { phase: phase_seen, log_len, terminals, guests, ends, restart, activity };
         let gateway = Gateway::new(options, certificate.server_config(), dialer, seen);
         let (shutdown, stopped) = watch::channel(false);
         let serving = match record.gateway.socket {

@@ -9,7 +9,12 @@
 //!   │◄─ Detached ────────────────────────────│ later Ended { … }
 //! ```
 
-use crate::{session::Record, sys::process::Exit};
+use std::time::Duration;
+
+use crate::{
+    session::{Record, idle::exact},
+    sys::process::Exit,
+};
 
 /// From the supervisor to the process that launched it.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -58,6 +63,13 @@ pub enum End {
     App(Exit),
     /// It was stopped, and its app ended so.
     Stopped(Option<Exit>),
+    /// Nobody used it, and it computed nothing; it was stopped, and its app ended so.
+    Idle {
+        /// For how many seconds.
+        after: u64,
+        /// How its app ended.
+        exit: Option<Exit>,
+    },
     /// Its app did not answer in time.
     Timeout {
         /// In seconds.
@@ -83,12 +95,25 @@ pub enum End {
     Broken(String),
 }
 
+impl End {
+    /// The same, if it was stopped because nobody used it for so long.
+    pub(super) fn of_idle(self, after: Option<Duration>) -> Self {
+        match (self, after) {
+            (Self::Stopped(exit), Some(after)) => Self::Idle { after: after.as_secs(), exit },
+            (end, _) => end,
+        }
+    }
+}
+
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::App(exit) => write!(f, "its app ended with {exit}"),
             Self::Stopped(Some(exit)) => write!(f, "it was stopped; its app ended with {exit}"),
             Self::Stopped(None) => f.write_str("it was stopped"),
+            Self::Idle { after, .. } => {
+                write!(f, "nobody used it for {}", exact(Duration::from_secs(*after)))
+            }
             Self::TakenOver => f.write_str("another gateway has taken it over"),
             Self::Timeout { after, listening } if listening.is_empty() => {
                 write!(f, "its app opened no port within {after} s")

@@ -12,6 +12,7 @@ use super::{
     app_life::{self, AppLife, Step},
     door,
     end::{End, FromLauncher, ToLauncher},
+    idle::{Idle, Watched},
     requests,
     sharing::Sharing,
     ssh,
@@ -50,6 +51,7 @@ pub(super) struct Session<'a> {
     endpoint: watch::Sender<Option<Endpoint>>,
     log_len: watch::Receiver<u64>,
     stops: mpsc::Receiver<Stop>,
+    idle: Idle,
     /// The launching process still decides over the session.
     attached: bool,
 }
@@ -65,6 +67,7 @@ enum News {
     Stop(Duration),
     Log(u64),
     Certificate(String),
+    Idle(Duration),
     Tick,
 }
 
@@ -90,8 +93,9 @@ impl<'a> Session<'a> {
         let base_url = door::base_url(&spec, &record);
         let host = Arc::new(spec.work.host(link, record.id, &record.name, &base_url));
         let anywhere = Arc::new(Host::Local(Arc::clone(&host)));
-        let dialer = Dialer::new(Arc::clone(&anywhere), endpoint_seen);
-        let terminals = Terminals::new(Arc::clone(&anywhere));
+        let dialer = Dialer::new(Arc::clone(&anywhere), endpoint_seen.clone());
+        let activity = record.activity();
+        let terminals = Terminals::new(Arc::clone(&anywhere), activity.clone());
         let told = terminals.clone();
         let guests = Guests::new(spec.gateway.bind_cookie_to_address, move |terminal, text| {
             if let Some(terminal) = told.get(terminal) {
@@ -106,6 +110,7 @@ impl<'a> Session<'a> {
             guests: guests.clone(),
             ends: watch::channel(record.within.as_ref().and_then(|job| job.ends_at)).1,
             restart: restart.clone(),
+            activity: activity.clone(),
         };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)
             .map_err(|why| broken(&record, why))?;
@@ -114,9 +119,18 @@ impl<'a> Session<'a> {
             terminals: terminals.clone(),
             temporary: Some(ssh::temporary(&spec.work.sandbox)),
             guests: guests.clone(),
+            activity: activity.clone(),
         };
         let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())
             .map_err(|why| broken(&record, why))?;
+        let watched = Watched {
+            activity: activity.clone(),
+            host: Arc::clone(&anywhere),
+            terminals: terminals.clone(),
+            endpoint: endpoint_seen,
+            carried: None,
+        };
+        let idle = Idle::begin(record.idle_after(), watched);
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host: anywhere,
@@ -126,6 +140,8 @@ impl<'a> Session<'a> {
             stop,
             restart,
             log_len: log_len.clone(),
+            idle: idle.report(),
+            activity,
         };
         requests.listen(&spec.work.sandbox.footprint.session).map_err(|error| io(&record, error))?;
         records.write(&record).map_err(|error| broken(&record, error.to_string()))?;
@@ -140,6 +156,7 @@ impl<'a> Session<'a> {
             endpoint,
             log_len,
             stops,
+            idle,
             attached: true,
         };
         Ok((session, AppLife { host, keeper, work: spec.work }))
@@ -165,6 +182,7 @@ impl<'a> Session<'a> {
         let mut log_len = self.log_len.clone();
         let mut renewed = Box::pin(self.door.renewed());
         let (mut ticks, mut time_left) = (interval(LOOK), TimeLeft::default());
+        let mut idle = None;
         loop {
             let news = tokio::select! {
                 step = steps.recv() => News::Step(step),
@@ -175,6 +193,7 @@ impl<'a> Session<'a> {
                 Some(()) = signals.recv() => News::Stop(self.stop_grace),
                 Ok(()) = log_len.changed(), if self.attached => News::Log(*log_len.borrow_and_update()),
                 fingerprint = &mut renewed => News::Certificate(fingerprint),
+                after = self.idle.over() => News::Idle(after),
                 _ = ticks.tick(), if self.record.within.is_some() => News::Tick,
             };
             match news {
@@ -183,7 +202,7 @@ impl<'a> Session<'a> {
                         return (end, None);
                     }
                 }
-                News::Step(Some(Step::Ended { end, keeper })) => return (end, Some(keeper)),
+                News::Step(Some(Step::Ended { end, keeper })) => return (end.of_idle(idle), Some(keeper)),
                 News::Step(None) => return (End::Broken("nobody watches over its app".to_owned()), None),
                 News::Launcher(Some(FromLauncher::Detach)) => {
                     self.attached = false;
@@ -199,6 +218,10 @@ impl<'a> Session<'a> {
                 News::Launcher(None) => {
                     self.attached = false;
                     let _ = stop.try_send(app_life::Stop { grace: Duration::ZERO });
+                }
+                News::Idle(after) => {
+                    idle = Some(after);
+                    let _ = stop.try_send(app_life::Stop { grace: self.stop_grace });
                 }
                 News::Stop(grace) => drop(stop.try_send(app_life::Stop { grace })),
                 // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
@@ -247,7 +270,7 @@ pub(super) fn put_down(record: &mut Record, end: &End) {
     record.state = State::Ended;
     record.ended_at = Some(Timestamp::now());
     record.reason = Some(end.to_string());
-    if let End::App(exit) | End::Stopped(Some(exit)) = end {
+    if let End::App(exit) | End::Stopped(Some(exit)) | End::Idle { exit: Some(exit), .. } = end {
         record.exit = Some(*exit);
         record.status = Some(exit.code());
     }

@@ -14,10 +14,14 @@ use tokio::{
 
 use super::{door::DoorHandle, life::Stop, sharing::Sharing};
 use crate::{
+    activity::Activity,
     gateway::Restart,
     host::{Channel, Host, HostError, Invocation, Started},
     sandbox::protocol,
-    session::control::{self, Answer, ExecSpec, Request},
+    session::{
+        IdleReport,
+        control::{self, Answer, ExecSpec, Request},
+    },
     ssh::Server,
     sys::{message, readiness, spawn::Streams},
     words::Size,
@@ -36,6 +40,8 @@ pub(super) struct Requests {
     pub(super) stop: mpsc::Sender<Stop>,
     pub(super) restart: mpsc::Sender<Restart>,
     pub(super) log_len: watch::Receiver<u64>,
+    pub(super) idle: watch::Receiver<Option<IdleReport>>,
+    pub(super) activity: Activity,
 }
 
 impl Requests {
@@ -65,6 +71,9 @@ impl Requests {
     async fn serve(&self, client: &Channel) -> io::Result<()> {
         let mut buffer = vec![0; message::MAX_LEN];
         while let Some((request, fds)) = client.receive::<Request>(&mut buffer).await? {
+            if let Some(what) = use_of(&request) {
+                self.activity.did(what);
+            }
             match request {
                 Request::Url => {
                     let answer = match self.door.url() {
@@ -93,6 +102,10 @@ impl Requests {
                 Request::Share(spec) => {
                     let answer = self.sharing.share(spec).await.unwrap_or_else(|why| Answer::Failed { why });
                     client.send(&answer, &[]).await?;
+                }
+                Request::Idle => {
+                    let report = self.idle.borrow().clone();
+                    client.send(&Answer::Idle { report }, &[]).await?;
                 }
                 Request::Guests => {
                     client.send(&Answer::Guests { guests: self.sharing.guests.list() }, &[]).await?;
@@ -141,7 +154,13 @@ impl Requests {
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         let what = if spec.words.is_empty() { Invocation::Shell } else { Invocation::Words(spec.words) };
-        self.attend(client, self.host.exec(what, &spec.env, streams).await).await
+        let watched = match &streams {
+            Streams::Terminal(tty) => self.activity.watch(tty),
+            Streams::Separate(_) => None,
+        };
+        let attended = self.attend(client, self.host.exec(what, &spec.env, streams).await).await;
+        drop(watched);
+        attended
     }
 
     /// Tells a client of what it had started, and ends that with it.
@@ -166,6 +185,25 @@ impl Requests {
             } => {}
         }
         self.host.hang_up(id, exit).await.map_err(|_| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// What the owner does by a command of hers, where that is to use the session and not to look at it.
+fn use_of(request: &Request) -> Option<&'static str> {
+    match request {
+        Request::Url => Some("shlogin url"),
+        Request::Exec { .. } => Some("shlogin exec or shell"),
+        Request::Ssh => Some("shlogin ssh"),
+        Request::Sftp => Some("shlogin sftp-server"),
+        Request::Share(_) | Request::Extend { .. } => Some("shlogin share"),
+        // It had no app to be used.
+        Request::Restart
+        | Request::Stop { .. }
+        | Request::LogBeyond { .. }
+        | Request::Resized(_)
+        | Request::Idle
+        | Request::Guests
+        | Request::Revoke { .. } => None,
     }
 }
 

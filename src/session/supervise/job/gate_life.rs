@@ -30,6 +30,7 @@ use crate::{
         BatchSpec, JobRecord, Record, Records, SessionSpec, State,
         supervise::{
             End, FromLauncher, ToLauncher, door,
+            idle::{Idle, Watched},
             life::{Stop, put_down, signals},
             requests,
             sharing::Sharing,
@@ -81,6 +82,9 @@ pub(super) struct Gate<'a> {
     log_len: watch::Receiver<u64>,
     stops: mpsc::Receiver<Stop>,
     restarts_wanted: mpsc::Receiver<Restart>,
+    idle: Idle,
+    /// It is to end because nobody has used it for so long.
+    idled: Option<Duration>,
     job: Option<Watch>,
     far: Option<FarLife>,
     run: Option<RunId>,
@@ -114,6 +118,7 @@ enum News {
     Restart(Restart),
     Log(u64),
     Certificate(String),
+    Idle(Duration),
     Impatient,
     Tick,
 }
@@ -136,8 +141,9 @@ impl<'a> Gate<'a> {
         let (trunk, trunk_seen) = watch::channel(None);
         let (endpoint, endpoint_seen) = watch::channel(None);
         let host = Arc::new(Host::Far(FarHost::new(trunk_seen, spec.work.sandbox.isolation)));
-        let dialer = Dialer::new(Arc::clone(&host), endpoint_seen);
-        let terminals = Terminals::new(Arc::clone(&host));
+        let dialer = Dialer::new(Arc::clone(&host), endpoint_seen.clone());
+        let activity = record.activity();
+        let terminals = Terminals::new(Arc::clone(&host), activity.clone());
         let told = terminals.clone();
         let guests = Guests::new(spec.gateway.bind_cookie_to_address, move |terminal, text| {
             if let Some(terminal) = told.get(terminal) {
@@ -152,6 +158,7 @@ impl<'a> Gate<'a> {
             guests: guests.clone(),
             ends: ends_seen,
             restart: restart.clone(),
+            activity: activity.clone(),
         };
         let door = door::Door::open(&spec, &mut record, listener, dialer, inside)?;
         let inside = Inside {
@@ -159,8 +166,17 @@ impl<'a> Gate<'a> {
             terminals: terminals.clone(),
             temporary: None,
             guests: guests.clone(),
+            activity: activity.clone(),
         };
         let ssh = ssh::open(&spec, &mut record, ssh, inside, door.handle().spend_token())?;
+        let watched = Watched {
+            activity: activity.clone(),
+            host: Arc::clone(&host),
+            terminals: terminals.clone(),
+            endpoint: endpoint_seen,
+            carried: Some(opened.links.carried()),
+        };
+        let idle = Idle::begin(record.idle_after(), watched);
         let (stop, stops) = mpsc::channel(4);
         let requests = requests::Requests {
             host,
@@ -170,6 +186,8 @@ impl<'a> Gate<'a> {
             stop,
             restart,
             log_len: log_len.clone(),
+            idle: idle.report(),
+            activity,
         };
         requests.listen(&spec.work.sandbox.footprint.session).map_err(io)?;
         record.state = State::Waiting;
@@ -198,6 +216,8 @@ impl<'a> Gate<'a> {
             log_len,
             stops,
             restarts_wanted,
+            idle,
+            idled: None,
             job: None,
             far: None,
             run: None,
@@ -238,6 +258,7 @@ impl<'a> Gate<'a> {
                 self.watch(JobRecord::new(id));
             }
             let left = self.end_job(&end).await;
+            let end = end.of_idle(self.idled.take());
             if left.is_some() || !self.stays_after(&end) {
                 break (end, left);
             }
@@ -286,6 +307,7 @@ impl<'a> Gate<'a> {
                     News::Log(*ears.log_len.borrow_and_update())
                 }
                 fingerprint = &mut renewed => News::Certificate(fingerprint),
+                after = self.idle.over() => News::Idle(after),
                 () = sleep_until(impatient.unwrap_or_else(Instant::now)), if impatient.is_some() => News::Impatient,
                 _ = ticks.tick() => News::Tick,
             };
@@ -340,6 +362,10 @@ impl<'a> Gate<'a> {
                 News::Restart(restart) => {
                     self.restart(restart);
                     None
+                }
+                News::Idle(after) => {
+                    self.idled = Some(after);
+                    self.stop(self.spec.work.stop_grace)
                 }
                 News::Log(len) => {
                     // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
