@@ -18,7 +18,8 @@ Words beginning with + say what to do before it listens; all words are reported 
 
 /            the mark                         /report    the arguments, the environment, … as JSON
 /head        the request's head, as it came   /echo      the request's body
-/stream?N    N events, five a second           /raw?HEX   these bytes, instead of a response
+/stream?N    N events, five a second           /drip?N    N pieces of 8 KiB, five a second
+                                               /raw?HEX   these bytes, instead of a response
 /exit?N      ends the app with status N       /ws        a WebSocket that echoes ('head' gets the request's head)
 """
 
@@ -151,10 +152,11 @@ def serve(client):
             continue
         if path == "/exit":
             os._exit(int(query))
-        if path == "/stream":
-            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if path in ("/stream", "/drip"):
+            kind = b"text/event-stream" if path == "/stream" else b"application/octet-stream"
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n" % kind)
             for number in range(int(query)):
-                event = b"data: %d\n\n" % number
+                event = b"data: %d\n\n" % number if path == "/stream" else bytes(8192)
                 client.sendall(b"%x\r\n%s\r\n" % (len(event), event))
                 time.sleep(0.2)
             client.sendall(b"0\r\n\r\n")

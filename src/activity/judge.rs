@@ -144,10 +144,9 @@ impl Judge {
             }
             Look::Read(reading) => *reading,
         };
-        let Some(before) = self.before.replace(reading) else {
-            // What has happened up to now happened when nobody knew what there was before.
-            return Verdict::Unknown;
-        };
+        // Before the first look, nobody can have done anything; what its processes did then is not known.
+        let nothing = Reading { counted: Counters::default(), cpu: None, gpu: Gpu::None };
+        let before = self.before.replace(reading).unwrap_or(nothing);
         let cpu = reading.cpu.zip(before.cpu).and_then(|(now, before)| now.checked_sub(before));
         self.cpu_share = cpu.map(|cpu| cpu.as_secs_f64() / elapsed.as_secs_f64().max(0.001));
         if let Some(evidence) = self.evidence(elapsed, &before.counted, &reading, cpu) {
@@ -219,6 +218,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 
+    fn bytes(per_second: u64, step: Duration) -> u64 {
+        per_second * step.as_secs() + per_second * u64::from(step.subsec_millis()) / 1000
+    }
+
     fn silent() -> Reading {
         Reading { counted: Counters::default(), cpu: Some(Duration::ZERO), gpu: Gpu::None }
     }
@@ -251,7 +254,7 @@ mod tests {
             ("keys", |reading, _| reading.counted.keys += 1),
             ("acts", |reading, _| reading.counted.acts += 1),
             ("sent", |reading, _| reading.counted.sent += 1),
-            ("moved", |reading, step| reading.counted.moved += 10 * 1024 * step.as_millis() as u64 / 1000),
+            ("moved", |reading, step| reading.counted.moved += bytes(10 * 1024, step)),
             ("cpu", |reading, step| reading.cpu = reading.cpu.map(|cpu| cpu + step.mul_f64(0.98))),
             ("a tenth of a processor", |reading, step| reading.cpu = reading.cpu.map(|cpu| cpu + step / 10)),
             ("gpu", |reading, _| reading.gpu = Gpu::Busy(1)),
@@ -267,7 +270,7 @@ mod tests {
     fn an_open_page_that_nobody_looks_at_is_idle() {
         let tab = |reading: &mut Reading, step: Duration| {
             reading.cpu = reading.cpu.map(|cpu| cpu + step.mul_f64(0.008));
-            reading.counted.moved += 140 * step.as_millis() as u64 / 1000;
+            reading.counted.moved += bytes(140, step);
             reading.gpu = Gpu::Busy(0);
         };
         assert_eq!(lasts(HALF_AN_HOUR, tab), Some(HALF_AN_HOUR));
@@ -308,6 +311,15 @@ mod tests {
         assert_eq!(judge.look(SECOND / 2, &Look::Absent), Verdict::Absent);
         assert_eq!(judge.look(SECOND / 2, &Look::Read(silent())), Verdict::Unknown);
         assert_eq!(judge.left(), 5 * SECOND);
+    }
+
+    #[test]
+    fn what_is_done_before_the_first_look_counts() {
+        let mut judge = Judge::new(5 * SECOND);
+        judge.look(SECOND / 2, &Look::Absent);
+        let counted = Counters { acts: 1, ..Counters::default() };
+        let first = judge.look(SECOND / 2, &Look::Read(Reading { counted, ..silent() }));
+        assert_eq!(first, Verdict::Used(Evidence::Acts));
     }
 
     /// Whatever comes in whatever order: no unknown time is idle, and none is over that was not known to be idle for so long.

@@ -22,6 +22,7 @@ mod forms;
 mod forwards;
 mod gateway;
 mod harness;
+mod idle;
 mod in_job;
 mod in_job_again;
 mod in_job_attacks;
@@ -148,6 +149,15 @@ fn proofs() -> Vec<Trial> {
             bodies_and_events_stream_both_ways []
             a_websocket_echoes []
             the_gateway_can_be_a_socket_in_a_private_folder [];
+        idle:
+            a_session_that_nobody_uses_ends_though_its_page_polls []
+            a_session_that_computes_does_not_end_and_one_without_a_timeout_neither []
+            a_slow_download_holds_a_session_and_its_end_does_not []
+            keys_hold_a_session_and_output_does_not []
+            typing_over_ssh_and_in_a_shell_holds_a_session [OpenSsh]
+            what_is_no_time_is_refused_and_a_site_can_settle_it []
+            a_session_in_a_job_gives_its_node_back [Slurm]
+            a_forgotten_tab_of_jupyterlab_s_does_not_hold_a_session [Apptainer, Pasta, Browser];
         in_job_faults:
             a_cancelled_job_s_app_is_asked_and_its_session_ends [Slurm, Pasta]
             a_job_s_time_is_told_and_its_app_is_asked_before_it_is_over [Slurm, OpenSsh]
