@@ -129,6 +129,26 @@ pub(crate) fn a_page_starts_a_session_again(site: &Site) {
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 }
 
+/// One that nobody uses gives its node back, and has another when somebody does, as often as that is.
+pub(crate) fn a_session_that_nobody_used_is_started_again(site: &Site) {
+    let (cluster, alice) = (Cluster::shared(), &site.alice);
+    let session = start(cluster, alice, "1h", &["--idle-timeout", "5s"], &["+mark=here"]);
+    let gate = session.signed_in();
+    for run in 1..=2 {
+        let job = session.job();
+        let record = session.wait_until(seconds(40), "interrupted");
+        assert_eq!(record["reason"], "nobody used it for 5 s", "run {run}: {record:#}");
+        cluster.wait_job(seconds(15), job, "COMPLETED");
+        wait_until_no_job_is_left(cluster, alice);
+        let offer = page(&gate, "/");
+        assert!(offer.contains("nobody used it for 5 s") && offer.contains("Start again"), "{offer}");
+        cluster.shlogin(alice, &["restart", "job"]).ok();
+        assert_eq!(gate.get("/").text(), "here");
+    }
+    session.stop();
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+}
+
 /// By its node's failure, and by its time: what is told, and that it goes on elsewhere.
 pub(crate) fn a_session_whose_node_failed_is_started_on_another(site: &Site) {
     let alice = &site.alice;

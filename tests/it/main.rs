@@ -218,6 +218,7 @@ fn proofs() -> Vec<Trial> {
         in_job_again:
             a_session_whose_job_was_cancelled_is_started_again [Slurm]
             a_page_starts_a_session_again [Slurm, Browser]
+            a_session_that_nobody_used_is_started_again [Slurm]
             a_session_whose_node_failed_is_started_on_another [Slurm]
             a_session_is_not_kept_for_ever [Slurm];
         in_job_attacks:

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -23,7 +23,7 @@ const WARNING: Duration = Duration::from_secs(5 * 60);
 
 /// A handle on the watch.
 pub(super) struct Idle {
-    over: Option<oneshot::Receiver<Duration>>,
+    over: mpsc::Receiver<Duration>,
     report: watch::Receiver<Option<IdleReport>>,
 }
 
@@ -42,28 +42,19 @@ impl Idle {
     /// Watches, on the current runtime, if a session is to end when it is idle for so long.
     pub(super) fn begin(after: Option<Duration>, watched: Watched) -> Self {
         let (say, report) = watch::channel(None);
-        let (tell, over) = oneshot::channel();
-        let over = after.map(|after| {
-            tokio::spawn(async move {
-                watched.until_it_is_over(after, &say).await;
-                // Whoever does not hear it is ending already.
-                let _ = tell.send(after);
-            });
-            over
-        });
+        let (tell, over) = mpsc::channel(1);
+        if let Some(after) = after {
+            tokio::spawn(async move { watched.watch(after, &say, &tell).await });
+        }
         Self { over, report }
     }
 
-    /// Waits until it has been idle for all its time, and says how long that was. It is said once.
+    /// Waits until it has been idle for all its time, and says how long that was. It is said once for each run of its app.
     pub(super) async fn over(&mut self) -> Duration {
-        if let Some(over) = &mut self.over {
-            let said = over.await;
-            self.over = None;
-            if let Ok(after) = said {
-                return after;
-            }
+        match self.over.recv().await {
+            Some(after) => after,
+            None => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// How it was judged last.
@@ -73,7 +64,12 @@ impl Idle {
 }
 
 impl Watched {
-    async fn until_it_is_over(&self, after: Duration, say: &watch::Sender<Option<IdleReport>>) {
+    async fn watch(
+        &self,
+        after: Duration,
+        say: &watch::Sender<Option<IdleReport>>,
+        tell: &mpsc::Sender<Duration>,
+    ) {
         let mut judge = Judge::new(after);
         let (mut looked, mut last, mut warned) = (Instant::now(), None, false);
         loop {
@@ -83,7 +79,14 @@ impl Watched {
             let report = self.report(&judge, verdict, &look, why, after, &mut last);
             say.send_replace(Some(report));
             if verdict == Verdict::Over {
-                return;
+                if tell.send(after).await.is_err() {
+                    return;
+                }
+                // It ends now; what comes after it, if anything does, is another run.
+                let mut endpoint = self.endpoint.clone();
+                if endpoint.wait_for(Option::is_none).await.is_err() {
+                    return;
+                }
             }
             let near = judge.left() <= WARNING.min(after / 5);
             if near && !warned {

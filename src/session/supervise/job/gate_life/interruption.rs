@@ -24,14 +24,15 @@ pub(super) struct Interruption {
 
 impl Gate<'_> {
     /// Whether it may go on after such an end: its owner has not asked for it, and nobody waits for its first URL, who would take
-    /// the end for an answer.
+    /// the end for an answer. One that nobody uses gives its node back, and has another when somebody does.
     pub(super) fn stays_after(&self, end: &End) -> bool {
-        let by_slurm = match end {
-            End::Job(_) => true,
-            End::NotSubmitted(_) => self.again,
+        let unasked = match end {
+            End::Job(_) => self.ending.is_none(),
+            End::NotSubmitted(_) => self.again && self.ending.is_none(),
+            End::Idle { .. } => true,
             _ => false,
         };
-        by_slurm && self.ending.is_none() && (self.resumed || !self.attached) && !self.batch.linger.is_zero()
+        unasked && (self.resumed || !self.attached) && !self.batch.linger.is_zero()
     }
 
     /// Its job is over and gone. It keeps nothing of it but its number.
@@ -44,7 +45,7 @@ impl Gate<'_> {
         self.endpoint.send_replace(None);
         self.ends.send_replace(None);
         (self.job, self.far, self.run, self.left) = (None, None, None, None);
-        (self.restarts, self.time_left) = (0, TimeLeft::default());
+        (self.restarts, self.time_left, self.ending) = (0, TimeLeft::default(), None);
         self.record.state = State::Interrupted;
         self.record.reason = Some(why.clone());
         self.record.app_port = None;
