@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -49,6 +49,59 @@ impl Channel {
         Poll::Ready(Ok(true))
     }
 
+    /// Sends some of `bytes`, in the memory that they are in.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+        let turn = ready!(coop::poll_proceed(cx));
+        let wanted = bytes.len().min(PIECE);
+        let count = ready!(self.poll_room(cx, wanted))?;
+        turn.made_progress();
+        self.send_piece(bytes.split_to(count), wanted)?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what there was room for.
+    fn send_piece(&mut self, piece: Bytes, wanted: usize) -> io::Result<()> {
+        let count = piece.len();
+        self.send.send_data(piece, false).map_err(broken)?;
+        if count < wanted {
+            // What is still asked for would be kept from the other channels until the next write, which may never come.
+            self.send.reserve_capacity(0);
+        }
+        Ok(())
+    }
+
+    /// Ends this direction.
+    pub(super) fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            // It fails where the stream has ended already, and then there is nobody left to be told.
+            let _ = self.send.send_data(Bytes::new(), true);
+        }
+    }
+
+    /// Writes some of what has come to `stream`; `false` at the end.
+    pub(super) fn poll_pass_on<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<bool>> {
+        if !ready!(self.poll_fill(cx))? {
+            return Poll::Ready(Ok(false));
+        }
+        let count = ready!(Pin::new(stream).poll_write(cx, &self.rest))?;
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.take(count);
+        Poll::Ready(Ok(true))
+    }
+
+    /// So much of what has come was read.
+    fn take(&mut self, count: usize) {
+        self.rest.advance(count);
+        // It fails for a stream that has ended meanwhile, whose window nobody needs.
+        let _ = self.receive.flow_control().release_capacity(count);
+    }
+
     /// Room for some of `wanted` bytes.
     fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         self.send.reserve_capacity(wanted);
@@ -78,33 +131,44 @@ impl AsyncRead for Channel {
         if filled {
             let count = self.rest.len().min(buf.remaining());
             buf.put_slice(&self.rest[..count]);
-            self.rest.advance(count);
-            // It fails for a stream that has ended meanwhile, whose window nobody needs.
-            let _ = self.receive.flow_control().release_capacity(count);
+            self.take(count);
         }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Channel {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if bytes.is_empty() {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all = slices.iter().fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
+        if all == 0 {
             return Poll::Ready(Ok(0));
         }
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let turn = ready!(coop::poll_proceed(cx));
-        let wanted = bytes.len().min(PIECE);
+        let wanted = all.min(PIECE);
         let count = ready!(self.poll_room(cx, wanted))?;
         turn.made_progress();
-        let piece = Bytes::copy_from_slice(&bytes[..count]);
-        self.send.send_data(piece, false).map_err(broken)?;
-        if count < wanted {
-            // What is still asked for would be kept from the other channels until the next write, which may never come.
-            self.send.reserve_capacity(0);
+        let mut piece = BytesMut::with_capacity(count);
+        for slice in slices {
+            let part = slice.len().min(count - piece.len());
+            piece.extend_from_slice(&slice[..part]);
         }
+        self.send_piece(piece.freeze(), wanted)?;
         Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     /// The trunk's own task sends what was written, without being asked.
@@ -113,10 +177,7 @@ impl AsyncWrite for Channel {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !std::mem::replace(&mut self.ended, true) {
-            // It fails where the stream has ended already, and then there is nobody left to be told.
-            let _ = self.send.send_data(Bytes::new(), true);
-        }
+        self.end();
         Poll::Ready(Ok(()))
     }
 }

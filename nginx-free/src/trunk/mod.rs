@@ -23,6 +23,8 @@
 //! }
 //! ```
 //!
+//! At the host, [`Channel::join`] is the rest of the way to what a channel was opened for.
+//!
 //! # What is refused
 //! Nothing but an answer of 2xx opens a channel; the body of any other is not read, its stream is reset. Pushed streams
 //! are refused. A host that does not answer in time, to the first ping or to any later one, has no trunk any more. A host
@@ -46,6 +48,7 @@
 mod channel;
 mod error;
 mod host;
+mod joined;
 
 use std::{
     fmt,

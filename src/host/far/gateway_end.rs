@@ -160,16 +160,14 @@ async fn ask(trunk: &Trunk, what: &Ask) -> io::Result<Answer> {
 
 /// A channel as a socket of this process, with a task in between. A unix socket knows no broken end: what breaks over there
 /// is an end here, as it is to all who read one.
-pub(super) fn joined(mut channel: Channel) -> io::Result<AppStream> {
-    let (ours, mut theirs) = UnixStream::pair()?;
+pub(super) fn joined(channel: Channel) -> io::Result<AppStream> {
+    let (ours, theirs) = UnixStream::pair()?;
     tokio::spawn(async move {
         // Where it fails, both are dropped.
-        let _ = tokio::io::copy_bidirectional_with_sizes(&mut channel, &mut theirs, JOINT, JOINT).await;
+        let _ = channel.join(theirs).await;
     });
     Ok(AppStream::Unix(ours))
 }
-
-const JOINT: usize = 64 * 1024;
 
 /// The kernel's reason over there, told by a status: [`host_end`](super::host_end) has the other half.
 fn reason(error: TrunkError) -> io::Error {

@@ -406,13 +406,9 @@ fn message(answer: &Answer) -> Packet {
 }
 
 /// Joins a channel with a connection inside. What breaks one breaks the other, and is no end.
-async fn relay(asked: Asked, mut stream: AppStream) -> io::Result<()> {
-    let mut channel = asked.accept()?;
-    tokio::io::copy_bidirectional_with_sizes(&mut channel, &mut stream, JOINT, JOINT).await?;
-    Ok(())
+async fn relay(asked: Asked, stream: AppStream) -> io::Result<()> {
+    asked.accept()?.join(stream).await
 }
-
-const JOINT: usize = 64 * 1024;
 
 fn refuse(asked: Asked, status: StatusCode) -> Option<Asked> {
     asked.refuse(status);

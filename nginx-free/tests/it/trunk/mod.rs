@@ -3,6 +3,7 @@
 mod ends;
 mod far;
 mod host;
+mod joined;
 mod limits;
 
 use std::{io, sync::Arc, time::Instant};
