@@ -112,7 +112,7 @@ pub fn hear<'p>(pieces: impl Iterator<Item = &'p [u8]>) -> Heard {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut stream).poll_write(&mut cx, &[7; SENT]).is_ready());
     let mut session = carrier.session();
-    assert_eq!(session.receive(&greeting()).ok(), Some(40));
+    assert!(session.receive(&greeting()).is_ok());
     session.fill(Tell::Urgent, Waker::noop());
     let verdict = tell(&mut session, pieces, |_| ());
     let gone = session.parting() == Parting::There;
@@ -160,12 +160,8 @@ fn tell<'p>(
     pieces: impl Iterator<Item = &'p [u8]>,
     between: impl Fn(&mut Session<'_>),
 ) -> Result<(), String> {
-    let mut rest = Vec::new();
     for piece in pieces {
-        rest.extend_from_slice(piece);
-        let taken = session.receive(&rest).map_err(|broken| broken.to_string())?;
-        rest.drain(..taken);
-        assert!(rest.len() < 40 || session.parting() != Parting::NotYet, "it waits for what has come");
+        session.receive(piece).map_err(|broken| broken.to_string())?;
         between(session);
     }
     Ok(())

@@ -317,7 +317,7 @@ impl Gate {
         while let Some(connection) = next.take() {
             self.carried.send_replace(true);
             tokio::select! {
-                carried = carrier.carry(connection) => {
+                carried = carrier.carry_buffered(connection) => {
                     let Err(broken) = carried else { break };
                     tracing::info!(%broken, "the connection to the session's host was lost");
                     self.carried.send_replace(false);

@@ -93,7 +93,7 @@ impl Dialler {
                         }
                     }
                     let Some(Held { carrier, .. }) = &mut held else { continue };
-                    match carrier.carry(connection).await {
+                    match carrier.carry_buffered(connection).await {
                         Ok(()) => held = None,
                         Err(broken) => {
                             tracing::info!(%broken, "the connection to the gateway was lost");

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
     Broken, Misfit,
-    frame::{Frame, Hello},
+    frame::{Frame, HELLO, Hello, LONGEST},
     state::{Fate, Shared, State, wake},
 };
 
@@ -19,6 +19,7 @@ pub(crate) struct Session<'c> {
     met: &'c mut Option<u64>,
     me: u64,
     expects: Expects,
+    begun: Begun,
     out: Out,
     parting: Parting,
 }
@@ -56,60 +57,60 @@ impl<'c> Session<'c> {
         let mut out = Out::default();
         let hello = Hello { me, you: met.unwrap_or(0), progress: shared.lock().receiving.tell() };
         out.head(|bytes| hello.write(bytes));
-        Self { shared, met, me, expects: Expects::Hello, out, parting: Parting::NotYet }
+        Self {
+            shared,
+            met,
+            me,
+            expects: Expects::Hello,
+            begun: Begun { bytes: [0; LONGEST], length: 0 },
+            out,
+            parting: Parting::NotYet,
+        }
     }
 
-    /// Takes in what has come: how much of it. The rest is to be given again, with more behind it.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
-        let mut state = self.shared.lock();
+    /// Takes in what has come.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let shared = self.shared;
+        let mut state = shared.lock();
         let before = (state.receiving.progress().received, state.sending.room());
-        let taken = Self::take_in(&mut self.expects, &mut self.parting, self.me, self.met, &mut state, bytes);
+        let taken = self.take_in(&mut state, bytes);
         let reader = if state.receiving.progress().received > before.0 { state.reader.take() } else { None };
         let writer = if state.sending.room() > before.1 { state.writer.take() } else { None };
         drop(state);
         wake(reader);
         wake(writer);
         if self.parting == Parting::There {
-            self.shared.settle(Fate::Gone);
+            shared.settle(Fate::Gone);
         }
         taken
     }
 
-    fn take_in(
-        expects: &mut Expects,
-        parting: &mut Parting,
-        me: u64,
-        met: &mut Option<u64>,
-        state: &mut State,
-        bytes: &[u8],
-    ) -> Result<usize, Broken> {
-        let mut rest = bytes;
-        while !rest.is_empty() && *parting != Parting::There {
-            match *expects {
+    fn take_in(&mut self, state: &mut State, mut rest: &[u8]) -> Result<(), Broken> {
+        while !rest.is_empty() && self.parting != Parting::There {
+            match self.expects {
                 Expects::Hello => {
-                    let Some(hello) = Hello::read(rest)? else { break };
-                    rest = &rest[super::frame::HELLO..];
-                    if met.is_some_and(|met| met != hello.me) || ![0, me].contains(&hello.you) {
+                    let read = |bytes: &[u8]| Ok(Hello::read(bytes)?.map(|hello| (hello, HELLO)));
+                    let Some(hello) = self.begun.read(&mut rest, read)? else { break };
+                    if self.met.is_some_and(|met| met != hello.me) || ![0, self.me].contains(&hello.you) {
                         return Err(Misfit::Stranger.into());
                     }
                     state.sending.resume(hello.progress)?;
-                    *met = Some(hello.me);
-                    *expects = Expects::Frame;
+                    *self.met = Some(hello.me);
+                    self.expects = Expects::Frame;
                 }
                 Expects::Frame => {
-                    let Some((frame, length)) = Frame::read(rest)? else { break };
-                    rest = &rest[length..];
+                    let Some(frame) = self.begun.read(&mut rest, Frame::read)? else { break };
                     match frame {
                         Frame::Data(length) => {
                             check(state, length)?;
-                            *expects = Expects::Data(length);
+                            self.expects = Expects::Data(length);
                         }
                         Frame::Progress(progress) => state.sending.progress(progress)?,
                         Frame::End if state.receiving.has_ended() => {
                             return Err(Broken::Rules("a second end"));
                         }
                         Frame::End => state.receiving.end(),
-                        Frame::Gone => *parting = Parting::There,
+                        Frame::Gone => self.parting = Parting::There,
                     }
                 }
                 Expects::Data(left) => {
@@ -118,11 +119,11 @@ impl<'c> Session<'c> {
                     rest = &rest[now..];
                     // No more than `left`.
                     let left = left - u32::try_from(now).unwrap_or(left);
-                    *expects = if left == 0 { Expects::Frame } else { Expects::Data(left) };
+                    self.expects = if left == 0 { Expects::Frame } else { Expects::Data(left) };
                 }
             }
         }
-        Ok(bytes.len() - rest.len())
+        Ok(())
     }
 
     /// Makes ready what there is to say. Where that is nothing, `waker` is woken when there is.
@@ -193,6 +194,40 @@ fn check(state: &State, length: u32) -> Result<(), Broken> {
         return Err(Broken::Rules("more data than was granted"));
     }
     Ok(())
+}
+
+/// The beginning of a hello or of a frame whose rest has not come.
+struct Begun {
+    bytes: [u8; LONGEST],
+    length: usize,
+}
+
+impl Begun {
+    /// Reads one from what was kept and what has come, by what says how long it is. Where that is not all of it, it is kept.
+    fn read<T>(
+        &mut self,
+        rest: &mut &[u8],
+        read: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Broken>,
+    ) -> Result<Option<T>, Broken> {
+        let before = self.length;
+        if before == 0
+            && let Some((head, length)) = read(rest)?
+        {
+            *rest = &rest[length..];
+            return Ok(Some(head));
+        }
+        // Nothing is longer than there is room for.
+        let more = rest.len().min(LONGEST - before);
+        self.bytes[before..before + more].copy_from_slice(&rest[..more]);
+        let all = &self.bytes[..before + more];
+        let (head, taken) = match read(all)? {
+            Some((head, length)) => (Some(head), length - before),
+            None => (None, more),
+        };
+        self.length = if head.is_some() { 0 } else { before + more };
+        *rest = &rest[taken..];
+        Ok(head)
+    }
 }
 
 /// Bytes that wait to be sent.
