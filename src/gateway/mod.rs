@@ -125,6 +125,8 @@ fn limits() -> Limits {
         routed_segments: 1,
         connections,
         connections_per_peer: usual.connections_per_peer.min(connections / 4),
+        // As many as a browser's tabs and a program's clients use at once: over a link, a new one costs several round trips.
+        pool: 64,
         reserved: Some(PeerKey::Local(nix::unistd::getuid().as_raw())),
         ..usual
     }
