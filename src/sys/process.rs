@@ -166,6 +166,17 @@ pub fn ends_within(child: &mut std::process::Child, limit: std::time::Duration) 
     matches!(poll(&mut set, timeout), Ok(1..)) && child.wait().is_ok()
 }
 
+/// Keeps up to so many bytes of freed memory at hand, where the C library would give all but 128 KiB back to the kernel each time,
+/// and take it again, page by page: for processes through which much flows (mallopt(3)).
+///
+/// # Errors
+/// Where the C library refuses.
+pub fn keep_freed_memory(bytes: i32) -> io::Result<()> {
+    // SAFETY: it takes two numbers by value and changes the allocator's own settings (mallopt(3)).
+    let done = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, bytes) };
+    if done == 1 { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
 /// Raises the number of descriptors this process may have to the most it is allowed (`RLIMIT_NOFILE`).
 ///
 /// # Errors

@@ -64,6 +64,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     // It holds the tokens and the link's key: no other process of this user may look in.
     prctl::set_dumpable(false).map_err(|errno| failed("closing its memory")(errno.into()))?;
     process::raise_descriptor_limit().map_err(failed("raising the number of descriptors"))?;
+    process::keep_freed_memory(super::KEPT).map_err(failed("setting up its memory"))?;
     let state = PrivateFolder::open_or_make(&spec.state).map_err(|error| error.to_string())?;
     let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
     let records = Records::open(state);

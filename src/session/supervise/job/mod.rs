@@ -24,3 +24,6 @@ mod wire;
 
 pub use gate::run as run_gate;
 pub use node::run as run_host;
+
+/// Freed memory that either end of a link keeps, in bytes: about what is under way over it.
+const KEPT: i32 = 4 << 20;

@@ -104,6 +104,8 @@ fn host() -> Result<ExitCode, HostFailure> {
     prctl::set_child_subreaper(true).map_err(|errno| HostFailure::Io("adopting orphans", errno.into()))?;
     process::raise_descriptor_limit()
         .map_err(|error| HostFailure::Io("raising the number of descriptors", error))?;
+    process::keep_freed_memory(super::KEPT)
+        .map_err(|error| HostFailure::Io("setting up its memory", error))?;
     let dialler = dialler(&folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| HostFailure::Io("starting its runtime", error))?;
