@@ -1,25 +1,34 @@
 //! What somebody sends over a connection that stays open, told from what his page sends by itself.
 //!
-//! Keys that are typed into an app's own terminal are a few bytes each. An open page of code-server's sends 2 KiB of heartbeats
-//! in half a minute, and one of JupyterLab's next to none. So each connection is measured by itself, at its quietest.
+//! Keys that are typed into an app's own terminal are a few bytes each, and so are the moves of a slider. An open page of code-server's
+//! sends some 20 heartbeats of 100 bytes in half a minute, and one of JupyterLab's next to nothing. So each connection is measured by itself,
+//! at its quietest.
 
 use super::Activity;
 
 /// Between two looks, a connection that shows use sends more than so many times what it sent at its quietest,
 const TIMES: u64 = 4;
-/// and so many bytes more: some two dozen keys.
-const MORE: u64 = 512;
+/// and more than so many pieces, or so many bytes, beyond. JupyterLab asks its kernel now and then how it is: 300 bytes.
+const PIECES: u64 = 3;
+const BYTES: u64 = 512;
 
 /// Measures one connection.
 #[derive(Debug, Default)]
 pub struct Pulse {
-    /// How many looks there had been when the bytes below began.
+    /// How many looks there had been when what is below began.
     looks: u64,
-    bytes: u64,
-    /// Nobody has looked since the connection began: the bytes are of less than a whole time between looks.
+    /// Since then.
+    now: Sent,
+    /// Nobody has looked since the connection began: that is less than a whole time between looks.
     partial: bool,
     /// The least between two looks.
-    quiet: Option<u64>,
+    quiet: Option<Sent>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    pieces: u64,
+    bytes: u64,
 }
 
 impl Pulse {
@@ -28,25 +37,38 @@ impl Pulse {
         Self { looks: activity.looks(), partial: true, ..Self::default() }
     }
 
-    /// So many bytes more were sent.
+    /// So many bytes more were sent, in one piece.
     pub fn sent(&mut self, activity: &Activity, bytes: usize) {
         if !activity.counts() {
             return;
         }
-        let looks = activity.looks();
-        if looks != self.looks {
-            // Nothing at all was sent in a time between.
-            let least = if looks > self.looks + 1 { 0 } else { self.bytes };
-            if least == 0 || !std::mem::take(&mut self.partial) {
-                self.quiet = Some(self.quiet.map_or(least, |quiet| quiet.min(least)));
-            }
-            (self.looks, self.bytes, self.partial) = (looks, 0, false);
-        }
-        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.turn(activity.looks());
+        self.now.pieces += 1;
+        self.now.bytes = self.now.bytes.saturating_add(bytes as u64);
         activity.moved(bytes);
-        if self.bytes > self.quiet.unwrap_or(0).saturating_mul(TIMES).saturating_add(MORE) {
+        let quiet = self.quiet.unwrap_or_default();
+        let beyond = |now: u64, quiet: u64, more: u64| now > quiet.saturating_mul(TIMES).saturating_add(more);
+        if beyond(self.now.pieces, quiet.pieces, PIECES) || beyond(self.now.bytes, quiet.bytes, BYTES) {
             activity.sent();
         }
+    }
+
+    /// Where somebody has looked, a new time begins.
+    fn turn(&mut self, looks: u64) {
+        if looks == self.looks {
+            return;
+        }
+        // Nothing at all was sent in a time between.
+        let silent = looks > self.looks + 1;
+        let now = std::mem::take(&mut self.now);
+        let least = if silent { Sent::default() } else { now };
+        let partial = std::mem::take(&mut self.partial);
+        if silent || !partial {
+            let quiet = self.quiet.unwrap_or(least);
+            self.quiet =
+                Some(Sent { pieces: quiet.pieces.min(least.pieces), bytes: quiet.bytes.min(least.bytes) });
+        }
+        self.looks = looks;
     }
 }
 
@@ -54,15 +76,13 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    /// Sends this between looks, and returns in which of them it counted.
-    fn counted(sent: &[usize]) -> Vec<bool> {
+    /// Sends so many pieces of so many bytes between looks, and returns in which of them that counted.
+    fn counted(sent: &[(usize, usize)]) -> Vec<bool> {
         let activity = Activity::counting();
         let mut pulse = Pulse::new(&activity);
         let mut before = activity.look().sent;
-        let mut counts = |bytes: &usize| {
-            if *bytes > 0 {
-                pulse.sent(&activity, *bytes);
-            }
+        let mut counts = |(pieces, bytes): &(usize, usize)| {
+            (0..*pieces).for_each(|_| pulse.sent(&activity, *bytes));
             let now = activity.look().sent;
             std::mem::replace(&mut before, now) != now
         };
@@ -71,15 +91,15 @@ mod tests {
 
     #[test]
     fn heartbeats_do_not_count_and_keys_do() {
-        // As it was measured: two connections of code-server's; the first is its beginning.
+        // As it was measured: code-server's, in half a minute; the first is its beginning.
         assert_eq!(
-            counted(&[40_000, 3700, 1980, 1990, 3745, 1985, 20_000, 1980]),
-            [true, true, false, false, false, false, true, false]
+            counted(&[(100, 400), (28, 130), (21, 95), (21, 95), (28, 130), (21, 95), (150, 300), (21, 95)]),
+            [true, false, false, false, false, false, true, false]
         );
-        // A terminal of JupyterLab's.
+        // JupyterLab's: a kernel, a terminal in which somebody types five keys, or pastes a line.
         assert_eq!(
-            counted(&[100, 12, 6, 0, 700, 0, 0, 6]),
-            [false, false, false, false, true, false, false, false]
+            counted(&[(1, 300), (2, 6), (0, 0), (1, 300), (5, 15), (0, 0), (1, 600), (1, 6)]),
+            [false, false, false, false, true, false, true, false]
         );
     }
 }

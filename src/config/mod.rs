@@ -35,7 +35,7 @@ pub use partial::{
     Partial, PartialApp, PartialGateway, PartialImages, PartialOutbound, PartialPods, PartialRecords,
     PartialSsh,
 };
-pub use programs::find_program;
+pub use programs::{find_program, find_program_in};
 pub use slurm::{
     Allocation, AppPattern, JobOptions, Munge, PartialJobOptions, PartialSlurm, PartitionName, Slurm,
 };

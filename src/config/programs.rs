@@ -1,18 +1,23 @@
 //! Finds programs as a shell would.
 
 use std::{
+    ffi::OsStr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 /// Where programs of root's often are and an ordinary user's `PATH` often does not lead.
-const ALSO: [&str; 3] = ["/usr/local/bin", "/usr/sbin", "/sbin"];
+const ALSO: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/sbin"];
 
 /// The first executable file called `name` in the absolute folders of `PATH`, then in the usual ones. A relative folder
 /// in `PATH` is passed over: whose program that is depends on where one stands.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
+    find_program_in(&std::env::var_os("PATH").unwrap_or_default(), name)
+}
+
+/// The same, with somebody's `PATH`.
+pub fn find_program_in(path: &OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(path)
         .chain(ALSO.iter().map(PathBuf::from))
         .filter(|folder| folder.is_absolute())
         .map(|folder| folder.join(name))

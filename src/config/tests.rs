@@ -252,6 +252,20 @@ fn what_the_administrator_locks_no_layer_above_changes_and_the_lock_is_named() {
 }
 
 #[test]
+fn a_site_can_settle_how_long_a_session_may_be_idle() {
+    assert_eq!(Site::new().resolved().config.idle_timeout.after(), None);
+    let text = "locked = ['idle_timeout']\nidle_timeout = '4h'\n";
+    assert_eq!(Site::new().site(text).resolved().config.idle_timeout.to_string(), "4h");
+    let error = Site::new().site(text).user("idle_timeout = 'off'\n").error();
+    assert_eq!(
+        error,
+        "idle_timeout = \"off\" (/user.toml) is not possible: /etc.toml locks idle_timeout at \"4h\""
+    );
+    let error = Site::new().user("idle_timeout = 3\n").error();
+    assert!(error.contains("at least 5 seconds"), "{error}");
+}
+
+#[test]
 fn a_network_that_the_isolation_cannot_give_is_refused_and_never_replaced() {
     let follows = Site::new().user("isolation = 'socket'\n").resolved();
     assert_eq!(follows.config.network, Network::Host);

@@ -7,7 +7,7 @@ use std::{ffi::OsString, fs, path::Path, process::Stdio, time::Duration};
 use tokio::{process::Command, task::spawn_blocking, time::timeout};
 
 use super::AppSpec;
-use crate::{activity::Gpu, config::find_program};
+use crate::{activity::Gpu, config::find_program_in};
 
 /// How long a driver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub(super) async fn busy(app: &AppSpec) -> Gpu {
     match of(app) {
         Gpus::None => Gpu::None,
         Gpus::Nvidia(which) => {
-            let said = timeout(PATIENCE, nvidia()).await.ok().flatten();
+            let said = timeout(PATIENCE, nvidia(app)).await.ok().flatten();
             said.and_then(|said| busiest(&said, which.as_deref())).map_or(Gpu::Unreadable, Gpu::Busy)
         }
         Gpus::Amd => {
@@ -62,8 +62,11 @@ fn variable(app: &AppSpec, name: &str) -> Option<String> {
 }
 
 /// A line for each GPU: number, name, percent.
-async fn nvidia() -> Option<String> {
-    let mut command = Command::new(find_program("nvidia-smi")?);
+async fn nvidia(app: &AppSpec) -> Option<String> {
+    // The process that asks has no environment of its own.
+    let path = app.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+    let mut command = Command::new(find_program_in(path.unwrap_or_default(), "nvidia-smi")?);
+    command.env_clear().envs(path.map(|path| ("PATH", path)));
     command.args(["--query-gpu=index,uuid,utilization.gpu", "--format=csv,noheader,nounits"]);
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.ok()?;

@@ -9,8 +9,8 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    Session, Site, browser::keep, cluster::Cluster, heavy, http::Gate, page::Page, place::place, seconds,
-    ssh::Ssh, terminal::Terminal, until,
+    Running, Session, Site, browser::keep, cluster::Cluster, heavy, http::Gate, page::Page, place::place,
+    program::bare, seconds, ssh::Ssh, terminal::Terminal, until,
 };
 
 /// What a session may be idle for here, in seconds: little above the least.
@@ -188,7 +188,33 @@ pub(crate) fn typing_over_ssh_and_in_a_shell_holds_a_session(site: &Site) {
     assert!(last.elapsed() >= seconds(8), "it was held to the last key: {:?}", last.elapsed());
 }
 
-pub(crate) fn what_is_no_time_is_refused_and_a_site_can_settle_it(site: &Site) {
+pub(crate) fn a_busy_gpu_holds_a_session_and_one_that_cannot_be_read_does_not(site: &Site) {
+    let alice = &site.alice;
+    let (bin, percent) = (alice.home.join("bin"), alice.home.join("percent"));
+    alice.own_folder(&bin, 0o755);
+    let tool =
+        format!("#!/bin/sh\necho \"0, GPU-5f, 100\"; echo \"1, GPU-7a, $(cat {})\"\n", percent.display());
+    alice.own_file("bin/nvidia-smi", &tool, 0o755);
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let start = |name: &str| {
+        let args = [&["start".to_owned(), "--json".to_owned()][..], &bare(name, &options(&[]), &[])].concat();
+        let mut command = alice.shlogin_command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        command.env("PATH", &path).env("CUDA_VISIBLE_DEVICES", "1");
+        Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() }
+    };
+    alice.own_file("percent", "97", 0o644);
+    let session = start("gpu");
+    lives_while(&session, seconds(AFTER + 4), || {});
+    let used = judged(&session, "used", "computing (gpu 97 %)");
+    assert_eq!(used["gpu"]["busy"], 97, "{used:#}");
+    let last = Instant::now();
+    alice.own_file("percent", "[N/A]", 0o644);
+    judged(&session, "idle", "");
+    alice.shlogin(&["show", "gpu"]).ok().says("not readable: its use does not count");
+    ends_idle(&session, last);
+}
+
+pub(crate) fn what_is_no_time_is_refused_and_who_has_settled_it_can_change_it(site: &Site) {
     let said = site.alice.shlogin(&["start", "--idle-timeout", "1s", "--", "true"]).ended_with(2);
     assert!(said.stderr.contains("at least 5 seconds"), "{said:?}");
     site.alice.own_folder(&site.alice.home.join(".config/shlogin"), 0o700);

@@ -155,7 +155,8 @@ fn proofs() -> Vec<Trial> {
             a_slow_download_holds_a_session_and_its_end_does_not []
             keys_hold_a_session_and_output_does_not []
             typing_over_ssh_and_in_a_shell_holds_a_session [OpenSsh]
-            what_is_no_time_is_refused_and_a_site_can_settle_it []
+            a_busy_gpu_holds_a_session_and_one_that_cannot_be_read_does_not []
+            what_is_no_time_is_refused_and_who_has_settled_it_can_change_it []
             a_session_in_a_job_gives_its_node_back [Slurm]
             a_forgotten_tab_of_jupyterlab_s_does_not_hold_a_session [Apptainer, Pasta, Browser];
         in_job_faults:
