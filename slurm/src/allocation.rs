@@ -4,7 +4,11 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::id::{JobId, JobIdError};
+use crate::{
+    Slurm,
+    id::{JobId, JobIdError},
+    query::QueryError,
+};
 
 /// The job in which a process runs, as its environment has it (sbatch(1), "OUTPUT ENVIRONMENT VARIABLES").
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +65,17 @@ impl Allocation {
             gpus: text("SLURM_JOB_GPUS").or_else(|| text("SLURM_STEP_GPUS")),
             ends_at: text("SLURM_JOB_END_TIME").and_then(|time| time.parse().ok()),
         }))
+    }
+}
+
+impl Slurm {
+    /// The names in a list in Slurm's short form: `c1` and `c2` in `c[1-2]`. Asks no controller.
+    ///
+    /// # Errors
+    /// Where scontrol does not understand it.
+    pub fn names_of_nodes(&self, list: &str) -> Result<Vec<String>, QueryError> {
+        let names = self.text(&self.scontrol, &["show", "hostnames", list])?;
+        Ok(names.split_ascii_whitespace().map(str::to_owned).collect())
     }
 }
 

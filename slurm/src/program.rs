@@ -132,6 +132,19 @@ impl Program {
         found.map(|path| Self { name, path }).ok_or(ProgramError::Missing { program: name, looked })
     }
 
+    /// What will run it, for a caller that does not wait for its end.
+    pub(crate) fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+
+    /// Why it could not be started.
+    pub(crate) fn not_started(&self, source: io::Error) -> ProgramError {
+        if source.kind() == io::ErrorKind::NotFound {
+            return ProgramError::Missing { program: self.name, looked: self.path.clone().into() };
+        }
+        ProgramError::Start { path: self.path.clone(), source }
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(&self, call: Call<'_>) -> Result<Answer, ProgramError> {
         let until = Instant::now() + call.deadline;
@@ -157,7 +170,7 @@ impl Program {
     }
 
     fn start(&self, call: &Call<'_>) -> Result<Running, ProgramError> {
-        let mut command = Command::new(&self.path);
+        let mut command = self.command();
         command.args(&call.args).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if call.input.is_empty() { Stdio::null() } else { Stdio::piped() });
         // A group of its own, so that a site's wrapper is killed with what it has started.
@@ -168,13 +181,8 @@ impl Program {
             }
         }
         command.envs(call.with.iter().map(|(name, value)| (name, value)));
-        match command.spawn() {
-            Ok(child) => Ok(Running { child, reaped: false }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(ProgramError::Missing { program: self.name, looked: self.path.clone().into() })
-            }
-            Err(source) => Err(ProgramError::Start { path: self.path.clone(), source }),
-        }
+        let child = command.spawn().map_err(|source| self.not_started(source))?;
+        Ok(Running { child, reaped: false })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::Path,
+    io,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -40,6 +41,12 @@ pub enum StepError {
     /// It did not end in time. The program may run on.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// What it says has no place.
+    #[error("cannot write what the step says: {0}")]
+    Output(#[source] io::Error),
+    /// The folder's name would be something else to Slurm.
+    #[error("{0:?} cannot be named to Slurm: it takes the backslashes away")]
+    Folder(PathBuf),
     /// Slurm did not let it run, or it failed itself.
     #[error("nothing can be run beside job {job}: {words}")]
     Failed {

@@ -54,7 +54,7 @@ impl Export {
     }
 
     /// Whether sbatch does without a variable, and with it the job.
-    fn omits(&self, name: &OsStr) -> bool {
+    pub(crate) fn omits(&self, name: &OsStr) -> bool {
         const FOR_SBATCH: [&str; 10] = [
             "SBATCH_EXPORT",
             "SBATCH_CLUSTERS",
