@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attach_word;
 mod error;
 mod file;
 mod host;
@@ -26,6 +27,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use attach_word::AttachWord;
 pub use error::{ConfigError, Locked};
 pub use host::{host_name, link_hosts, node_name};
 pub use idle::IdleTimeout;

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    attach_word::AttachWord,
     job_option::JobOption,
     values::{HostChoice, InvalidValue, PathChoice, TimeSpan, through_text},
 };
@@ -38,6 +39,8 @@ pub struct Slurm {
     pub linger: TimeSpan,
     /// Who calls whom inside of an allocation that is there already.
     pub allocation: Allocation,
+    /// What puts a gateway on a login node, for a session that was started on a node of an allocation; nothing, where empty.
+    pub attach_command: Vec<AttachWord>,
 }
 
 /// One entry of `slurm.partitions` or `slurm.apps`.
@@ -72,6 +75,7 @@ pub struct PartialSlurm {
     pub startup_timeout: Option<TimeSpan>,
     pub linger: Option<TimeSpan>,
     pub allocation: Option<Allocation>,
+    pub attach_command: Option<Vec<AttachWord>>,
 }
 
 /// Whether MUNGE says who is at the other end of a job's link.
@@ -92,7 +96,7 @@ pub enum Munge {
 pub enum Allocation {
     /// The gateway is here, where the command runs.
     Listen,
-    /// The gateway is on the login node: a host is to dial it.
+    /// The gateway is on a login node, and dialled by a host in the allocation.
     Dial,
 }
 

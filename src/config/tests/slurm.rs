@@ -14,6 +14,7 @@ fn the_default_asks_for_nothing() {
     assert_eq!((slurm.link_host, slurm.template), (HostChoice::Auto, PathChoice::Auto));
     assert_eq!((slurm.munge, slurm.allocation), (Munge::Auto, Allocation::Listen));
     assert_eq!(slurm.startup_timeout.duration().as_secs(), 300);
+    assert_eq!(slurm.attach_command, []);
 }
 
 #[test]
@@ -28,7 +29,8 @@ fn a_stronger_layer_replaces_the_entries_it_names_and_leaves_the_others() {
         .variable("SHLOGIN_SLURM_OPTIONS", "['--gres=a:1,b:2', '--exclusive']")
         .variable("SHLOGIN_SLURM_LINK_HOST", "login-ib")
         .variable("SHLOGIN_SLURM_PROGRAMS", "/opt/slurm/bin")
-        .variable("SHLOGIN_SLURM_ALLOCATION", "dial");
+        .variable("SHLOGIN_SLURM_ALLOCATION", "dial")
+        .variable("SHLOGIN_SLURM_ATTACH_COMMAND", "ssh,{submit_host},shlogin,attach,{name}");
     let resolved = site.resolved();
     let slurm = &resolved.config.slurm;
     assert_eq!(words(&slurm.options), ["--gres=a:1,b:2", "--exclusive"]);
@@ -40,6 +42,8 @@ fn a_stronger_layer_replaces_the_entries_it_names_and_leaves_the_others() {
     assert_eq!(slurm.link_host.to_string(), "login-ib");
     assert_eq!(slurm.programs.path(), Some(Path::new("/opt/slurm/bin")));
     assert_eq!((slurm.munge, slurm.allocation), (Munge::Require, Allocation::Dial));
+    let attach: Vec<_> = slurm.attach_command.iter().map(|word| word.filled_in("l1", "lab", "-")).collect();
+    assert_eq!(attach, ["ssh", "l1", "shlogin", "attach", "lab"]);
 
     let origin = |key: &str| resolved.entry(key).unwrap().origin.clone();
     assert_eq!(origin("slurm.partitions.gpu.options"), Origin::User(site.sources.user.clone().unwrap()));
