@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Some(role::SFTP) => sftp::run(),
         Some(role::GATE) => session::run_gate(),
         Some(role::HOST) => session::run_host(),
+        Some(role::HOST_IN_JOB) => session::run_host_in_job(),
         Some(role::ATTACK) => verify::run_attack(),
         Some(role::ATTACK_IN_JOB) => verify::run_attack_in_job(),
         _ => cli::run(),

@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, process::ExitCode};
 use super::{
     Failure,
     args::OneArgs,
-    in_job, launchable,
+    in_allocation, in_job, launchable,
     output::Output,
     sessions::{records, settle_jobs},
     start::Follower,
@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::{Config, Overrides, node_name, paths::PrivateFolder},
     session::{
-        Allocated, HostAt, LaunchError, Launched, Listener, Lock, Record, SessionSpec, Sockets, State, Which,
-        launch,
+        Allocated, HostAt, LaunchError, Launched, LentHost, Listener, Lock, Record, SessionSpec, Sockets,
+        State, Which, launch,
     },
 };
 
@@ -39,7 +39,7 @@ pub(super) fn attach(args: &OneArgs, output: &Output) -> Result<ExitCode, Failur
     };
     launch::make_folder(&footprint.session).map_err(|error| undo(error.into()))?;
     // The same pod, for the same URL, where it is free here.
-    let taken = config.pods.pod(record.pod.value()).map(|pod| {
+    let taken = record.pod.and_then(|pod| config.pods.pod(pod.value())).map(|pod| {
         Allocated::take(pod, config.pods, &config.gateway.listen, &footprint.session, HostAt::Elsewhere)
     });
     let pod = match taken {
@@ -55,6 +55,10 @@ pub(super) fn attach(args: &OneArgs, output: &Output) -> Result<ExitCode, Failur
     if let Some(batch) = &mut spec.batch {
         batch.link_hosts = in_job::link_hosts(&config.slurm.link_host);
         batch.resume = Some(job);
+        if batch.lent.as_ref().is_some_and(|lent| lent.host == LentHost::ByStart) {
+            // Its host has that of the shell in which `start` was typed.
+            spec.work.app.env.clear();
+        }
     }
     let interrupts = Follower::interrupts()?;
     let sockets = Sockets { ssh: pod.ssh, gateway: pod.gateway, link: pod.link };
@@ -77,6 +81,9 @@ fn takeable(record: &Record) -> Result<crate::session::JobRecord, Failure> {
     if record.state == State::Interrupted {
         let node = record.node.as_deref().unwrap_or("the node of its gateway");
         return no(format!("its job is over: on {node}, `shlogin restart {}` gives it another", record.name));
+    }
+    if job.lent && in_allocation::is_node_of(&job) {
+        return no(format!("this is a node of its job {}: type it on a login node", job.id));
     }
     let here = record.node.as_deref() == Some(node_name().as_str());
     if here && !record.detached {

@@ -1,6 +1,7 @@
 //! From what was typed and what is configured to a session that can be launched: the meaning of `start`'s options.
 
 use std::{
+    collections::HashSet,
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -140,10 +141,16 @@ fn cache() -> PathBuf {
         .join("shlogin")
 }
 
-/// Takes the name that was asked for, or the first free one made from image or command.
-pub(super) fn name(args: &StartArgs) -> Result<(SessionName, Lock), Failure> {
+/// Takes the name that was asked for, or the first free one made from image or command; none that is in use `elsewhere`.
+pub(super) fn name(
+    args: &StartArgs,
+    elsewhere: &HashSet<SessionName>,
+) -> Result<(SessionName, Lock), Failure> {
     let runtime = runtime_path();
     if let Some(name) = &args.name {
+        if elsewhere.contains(name) {
+            return Err(LockError::InUse(name.clone()).into());
+        }
         return Ok((name.clone(), Lock::take(&runtime, name)?));
     }
     let from =
@@ -152,6 +159,10 @@ pub(super) fn name(args: &StartArgs) -> Result<(SessionName, Lock), Failure> {
     let mut n = 1;
     loop {
         let name = stem.numbered(n);
+        if elsewhere.contains(&name) && n < 9999 {
+            n += 1;
+            continue;
+        }
         match Lock::take(&runtime, &name) {
             Ok(lock) => return Ok((name, lock)),
             Err(LockError::InUse(_)) if n < 9999 => n += 1,
@@ -172,7 +183,7 @@ pub(super) fn helper(config: &Config) -> Result<Option<NetworkHelper>, Failure> 
 pub(super) struct Taken {
     pub(super) id: SessionId,
     pub(super) name: SessionName,
-    pub(super) pod: PodNumber,
+    pub(super) pod: Option<PodNumber>,
     pub(super) port: u16,
     pub(super) footprint: Footprint,
     pub(super) socket: Option<PathBuf>,
@@ -282,7 +293,7 @@ pub(super) fn place(
     footprint: Footprint,
 ) {
     let (host, names) = host_names(config, socket.is_some());
-    spec.record.pod = pod;
+    spec.record.pod = Some(pod);
     spec.record.node = Some(node_name().as_str().to_owned());
     spec.record.pid_namespace = pid_namespace();
     spec.record.footprint = footprint.clone();

@@ -7,6 +7,7 @@ mod config;
 mod exec;
 mod exit;
 mod extend;
+mod in_allocation;
 mod in_job;
 mod launchable;
 mod logs;
@@ -16,7 +17,9 @@ mod sessions;
 mod share;
 mod ssh;
 mod start;
+mod start_here;
 mod stop;
+mod stop_lent;
 mod table;
 mod verify;
 

@@ -128,7 +128,11 @@ pub(super) fn settle_jobs(records: &mut [Record]) {
             Some(job) => its.update(job),
         }
         if its.state.is_ended() {
-            let gone = if record.detached { "its gateway was gone, and " } else { "" };
+            let gone = match (record.detached, record.pod) {
+                (true, Some(_)) => "its gateway was gone, and ",
+                (true, None) => "no gateway had come, and ",
+                (false, _) => "",
+            };
             record.reason = Some(format!("{gone}its job {id} is {}", its.state));
             record.state = State::Ended;
             record.ended_at = Some(jiff::Timestamp::now());
@@ -162,6 +166,12 @@ pub(super) fn records_of(record: &Record) -> Result<Records, Failure> {
 
 /// That a session's gateway is on this node: there is nothing to be said to one on another.
 pub(super) fn gateway_is_here(record: &Record) -> Result<(), Failure> {
+    if record.awaits_gateway() {
+        return Err(Failure::Session(format!(
+            "{0} waits for its gateway: on a login node, type `shlogin attach {0}`",
+            record.name
+        )));
+    }
     if let Some(node) = record.node.as_deref().filter(|_| !record.is_here()) {
         let attach = if record.job.is_some() {
             format!(", or take it over by `shlogin attach {}`", record.name)
@@ -202,15 +212,24 @@ pub(super) fn forget(args: &ForgetArgs, output: &Output) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
+/// Its pod's number, where it has one.
+pub(super) fn pod(record: &Record) -> String {
+    record.pod.map_or_else(|| "-".to_owned(), |pod| pod.to_string())
+}
+
 fn details(record: &Record, idle: Option<&IdleReport>) -> String {
     let detached = record.detached && record.state != State::Ended;
     let state = if detached { "detached".to_owned() } else { format!("{:?}", record.state).to_lowercase() };
+    let gateway = match record.pod {
+        Some(_) => format!("https://{}:{}/", record.gateway.host, record.gateway.port),
+        None => format!("none yet: on a login node, `shlogin attach {}`", record.name),
+    };
     let mut lines = vec![
         ("name", record.name.to_string()),
         ("id", record.id.to_string()),
-        ("pod", record.pod.to_string()),
+        ("pod", pod(record)),
         ("state", state),
-        ("gateway", format!("https://{}:{}/", record.gateway.host, record.gateway.port)),
+        ("gateway", gateway),
         ("fingerprint", record.gateway.fingerprint.clone()),
         ("app port", record.app_port.map_or_else(|| "-".to_owned(), |port| port.to_string())),
         ("runtime", record.runtime.to_string()),
@@ -232,6 +251,9 @@ fn details(record: &Record, idle: Option<&IdleReport>) -> String {
             let link = if job.linked { "up" } else { "down" };
             lines.push(("link", link.to_owned()));
         }
+    }
+    if record.pod.is_none() {
+        lines.retain(|(key, _)| *key != "fingerprint");
     }
     if let Some(ssh) = &record.ssh {
         let port = ssh.port.map_or_else(|| "none: `shlogin ssh`".to_owned(), |port| port.to_string());

@@ -1,6 +1,7 @@
 //! `start`: launches a session and tells its person what to do with it.
 
 use std::{
+    collections::HashSet,
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,20 +16,23 @@ use nix::{
 use super::{
     Failure,
     args::StartArgs,
+    in_allocation::{self, Course},
     in_job,
     launchable::{self, Taken},
     output::Output,
     sessions::{WithUrl, new_url},
+    start_here,
 };
 use crate::{
     config::{
-        Allocation, Sources,
+        Sources,
         paths::{runtime_folder, state_folder},
     },
     sandbox::Footprint,
     session::{
-        Allocated, HostAt, LaunchError, Launched, Lock, Record, Records, Sockets,
+        Allocated, HostAt, LaunchError, Launched, LentHost, Lock, Record, Records, Sockets,
         launch::{self, End, FromLauncher, ToLauncher},
+        surroundings,
     },
     sys::process::signals,
     words::SessionId,
@@ -50,19 +54,26 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     runtime_folder()?;
     let records = Records::open(state_folder()?);
     records.expire(config.records.max_age.duration())?;
-    let in_a_job = args.slurm.slurm;
+    let course = if args.slurm.slurm { Course::Ordinary } else { in_allocation::course(config)? };
+    let in_a_job = args.slurm.slurm || matches!(course, Course::Lent(_));
+    if args.slurm.no_wait && !in_a_job {
+        return Err(Failure::Usage("--no-wait is for sessions in jobs: it goes with --slurm".to_owned()));
+    }
     // In a job, what gives it a network is the node's.
     let helper = if in_a_job { None } else { launchable::helper(config)? };
     let mut app = launchable::app(&args, config)?;
-    let within = if in_a_job { None } else { in_job::surrounding(&mut app, config) };
-    if within.is_some() && config.slurm.allocation == Allocation::Dial {
-        return Err(Failure::Usage(
-            "slurm.allocation = \"dial\" is not possible yet: start it on the login node with --slurm, or set \"listen\" for a \
-             gateway here"
-                .to_owned(),
-        ));
+    let (within, lent) = match course {
+        Course::Ordinary => (None, None),
+        Course::Within(job) => (Some(job), None),
+        Course::Lent(lent) if lent.host == LentHost::ByStart => {
+            return start_here::start(&args, output, config, app, &records, lent);
+        }
+        Course::Lent(lent) => (None, Some(lent)),
+    };
+    if let (Some(_), Some(container)) = (&within, &mut app.container) {
+        surroundings::add_devices(container, &app.env);
     }
-    let (name, lock) = launchable::name(&args)?;
+    let (name, lock) = launchable::name(&args, &HashSet::new())?;
     let id = SessionId::random();
     let footprint = launchable::footprint(config, &name, id);
     let host = if in_a_job { HostAt::Elsewhere } else { HostAt::Here };
@@ -81,11 +92,13 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
         crate::session::Listener::Unix(_) => Some(footprint.session.join("gateway")),
         crate::session::Listener::Tcp(_) => None,
     };
-    let taken = Taken { id, name, pod: pod.pod, port: pod.port, footprint: footprint.clone(), socket };
+    let taken = Taken { id, name, pod: Some(pod.pod), port: pod.port, footprint: footprint.clone(), socket };
     let state = records.folder().path().to_owned();
     let mut spec = launchable::spec(&args, config, app, helper, taken, state);
     spec.record.within = within;
-    if in_a_job {
+    if let Some(lent) = lent {
+        spec.batch = Some(in_allocation::batch_spec(config, lent));
+    } else if in_a_job {
         let batch = sources
             .template(&resolved)
             .map_err(Failure::from)
@@ -233,15 +246,7 @@ impl<'a> Follower<'a> {
 
     /// In the foreground the app's status is ours, whenever it ended; in the background an end is a failed start.
     fn ended(&self, end: End, tail: Vec<String>, log: Option<String>) -> Result<ExitCode, Failure> {
-        let code = match end {
-            End::App(exit) | End::Stopped(Some(exit)) | End::Idle { exit: Some(exit), .. } => {
-                Some(exit.code())
-            }
-            // Killed with its sandbox: by SIGKILL, as a shell reports it.
-            End::Stopped(None) | End::Idle { exit: None, .. } => Some(137),
-            _ => None,
-        };
-        match code {
+        match code_of(&end) {
             Some(code) if self.foreground => {
                 self.output.note(format_args!("{} has ended: {end}", self.name));
                 Ok(code.into())
@@ -312,14 +317,25 @@ impl<'a> Follower<'a> {
         let name = &record.name;
         self.output.note(format_args!(
             "{name} runs as pod {}; its certificate's SHA-256 fingerprint is\n  {}",
-            record.pod, record.gateway.fingerprint
+            super::sessions::pod(record),
+            record.gateway.fingerprint
         ));
-        if let Some(job) = &record.within {
+        if let Some(job) = record.within.as_ref().or(record.job.as_ref().filter(|job| job.lent)) {
             self.output.note(format_args!("It ends with its job: {}.", job.summary(jiff::Timestamp::now())));
         }
         self.output.note(from_a_laptop(record));
         self.output.note(to_a_shell(record));
         self.output.note(format_args!("The URL's token works once: `shlogin url {name}` makes another. `shlogin stop {name}` ends the session."));
+    }
+}
+
+/// The app's status, as a shell reports it; none where the app did not come so far.
+pub(super) fn code_of(end: &End) -> Option<u8> {
+    match end {
+        End::App(exit) | End::Stopped(Some(exit)) | End::Idle { exit: Some(exit), .. } => Some(exit.code()),
+        // Killed with its sandbox: by SIGKILL, as a shell reports it.
+        End::Stopped(None) | End::Idle { exit: None, .. } => Some(137),
+        _ => None,
     }
 }
 
@@ -375,13 +391,13 @@ fn from_a_laptop(record: &Record) -> String {
 
 /// How far the app's output has been shown.
 #[derive(Default)]
-struct Shown {
+pub(super) struct Shown {
     at: u64,
 }
 
 impl Shown {
     /// Shows what is new, on stderr: stdout has the URL.
-    fn up_to(&mut self, log: &Path, len: u64) {
+    pub(super) fn up_to(&mut self, log: &Path, len: u64) {
         use std::io::{Read, Seek, SeekFrom};
         if len < self.at {
             self.at = 0;

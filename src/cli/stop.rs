@@ -10,6 +10,7 @@ use super::{
     args::StopArgs,
     output::Output,
     sessions::{gateway_is_here, records, records_of, settle_jobs},
+    stop_lent,
 };
 use crate::{
     config::{Config, Overrides},
@@ -34,7 +35,7 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     if args.all {
         chosen.retain(Record::is_here);
     }
-    for record in &chosen {
+    for record in chosen.iter().filter(|record| !record.awaits_gateway()) {
         gateway_is_here(record)?;
     }
     let grace = args.grace.map(|span| span.duration());
@@ -43,7 +44,11 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     let asked: Vec<_> = attended.iter().map(|record| (record, ask(record, grace))).collect();
     let mut stopped = Vec::new();
     for mut record in detached {
-        cancel(&mut record)?;
+        if record.job.as_ref().is_some_and(|job| job.lent) {
+            stop_lent::stop(&mut record)?;
+        } else {
+            cancel(&mut record)?;
+        }
         stopped.push(record.name.to_string());
     }
     for (record, asked) in asked {

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::sessions::pod;
 use crate::session::{JobRecord, Record, State, span};
 
 /// The columns that are shown where any of the sessions is in a job.
@@ -23,7 +24,7 @@ pub(super) fn table(records: &[Record], now: Timestamp) -> String {
 fn row(record: &Record, jobs: bool, now: Timestamp) -> Vec<String> {
     let mut cells = vec![
         record.name.to_string(),
-        record.pod.to_string(),
+        pod(record),
         state(record),
         record.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
         dash(record.app_port.map(|port| port.to_string())),

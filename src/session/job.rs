@@ -33,6 +33,29 @@ pub struct BatchSpec {
     pub scratch: PathBuf,
     /// The job that is there already: another gateway had it.
     pub resume: Option<JobRecord>,
+    /// The job that is its owner's own, and not to be submitted.
+    #[serde(default)]
+    pub lent: Option<Lent>,
+}
+
+/// A job that was there before the session, and stays after it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Lent {
+    /// What is known of it; its node is the host's.
+    pub job: JobRecord,
+    /// This program, by a path that leads to it on that node.
+    pub program: PathBuf,
+    /// How the host comes to be there.
+    pub host: LentHost,
+}
+
+/// How a host comes to be in a job that is lent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LentHost {
+    /// The gate starts it there by srun.
+    ByStep,
+    /// The person's own `start` has, where she typed it.
+    ByStart,
 }
 
 /// Whether to use MUNGE.
@@ -72,6 +95,9 @@ pub struct JobRecord {
     /// Whether there is a connection to its host.
     #[serde(default)]
     pub linked: bool,
+    /// It was there before the session, and stays after it: nothing of ours ends it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lent: bool,
 }
 
 impl JobRecord {
@@ -89,6 +115,7 @@ impl JobRecord {
             time_limit: None,
             restarts: 0,
             linked: false,
+            lent: false,
         }
     }
 
@@ -100,7 +127,10 @@ impl JobRecord {
         }
         self.reason = job.reason.as_ref().filter(|reason| !reason.is_none()).map(ToString::to_string);
         self.partition.clone_from(&job.partition);
-        self.node = job.batch_host.clone().or_else(|| job.nodes.clone()).filter(|node| !node.is_empty());
+        if self.node.is_none() || !self.lent {
+            // Of a job that is lent, any node may have the host.
+            self.node = job.batch_host.clone().or_else(|| job.nodes.clone()).filter(|node| !node.is_empty());
+        }
         self.expected_start = job.expected_start();
         self.started_at = job.started();
         self.ends_at = job.end.filter(|_| !job.state.is_waiting());
@@ -176,5 +206,20 @@ mod tests {
         assert_eq!(record.node.as_deref(), Some("c1"));
         assert_eq!(record.time_left(now), Some(Duration::from_secs(1800)));
         assert_eq!(record.summary(now), "job 7: Slurm does not answer at the moment");
+    }
+
+    #[test]
+    fn a_host_in_a_job_that_is_lent_stays_on_the_node_where_it_is() {
+        let mut record = JobRecord { lent: true, ..JobRecord::new("7".parse().unwrap()) };
+        let mut job = Job::only(record.id, State::Running);
+        job.batch_host = Some("c1".to_owned());
+        record.update(&job);
+        assert_eq!(record.node.as_deref(), Some("c1"));
+        record.node = Some("c2".to_owned());
+        record.update(&job);
+        assert_eq!(record.node.as_deref(), Some("c2"));
+        record.lent = false;
+        record.update(&job);
+        assert_eq!(record.node.as_deref(), Some("c1"));
     }
 }

@@ -14,7 +14,7 @@ mod supervise;
 pub mod surroundings;
 
 pub use idle::{IdleReport, IdleState, LastUse};
-pub use job::{BatchSpec, JobRecord, MungeUse, span};
+pub use job::{BatchSpec, JobRecord, Lent, LentHost, MungeUse, span};
 pub use launch::{LaunchError, Launched, Sockets};
 pub use lock::{Lock, LockError};
 pub use pod::{Allocated, HostAt, Listener, PodError};
@@ -23,4 +23,7 @@ pub use record::{
     pid_namespace, read as read_record,
 };
 pub use spec::{GatewaySpec, SessionSpec, Work};
-pub use supervise::{End, run as run_supervisor, run_gate, run_host};
+pub use supervise::{
+    End, FromHostHere, HostHere, host_process, run as run_supervisor, run_gate, run_host, run_host_in_job,
+    wait_for_a_gateway,
+};

@@ -67,6 +67,13 @@ pub struct GatewayRecord {
     pub socket: Option<PathBuf>,
 }
 
+impl GatewayRecord {
+    /// Of a session that has had none yet.
+    pub fn none() -> Self {
+        Self { host: String::new(), port: 0, fingerprint: String::new(), address: None, socket: None }
+    }
+}
+
 /// Where a session's ssh server is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SshRecord {
@@ -85,13 +92,13 @@ pub struct Record {
     pub name: SessionName,
     /// Its identity.
     pub id: SessionId,
-    /// Its number on this node.
-    pub pod: PodNumber,
+    /// Its number on the node of its gateway; none before it has one.
+    pub pod: Option<PodNumber>,
     /// Where it is in its life.
     pub state: State,
     /// The app's port inside; none before it answers, and none with a unix socket.
     pub app_port: Option<u16>,
-    /// Its gateway.
+    /// Its gateway; without a name and a port where there was none yet.
     pub gateway: GatewayRecord,
     /// Its ssh server; none in records of earlier versions, and before it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +168,11 @@ impl Record {
     /// Whether its gateway is on this node, so that something can be said of it.
     pub fn is_here(&self) -> bool {
         self.node.as_deref().is_none_or(|node| node == node_name().as_str())
+    }
+
+    /// Whether it waits for its first gateway: its host is there, and nothing else of it.
+    pub fn awaits_gateway(&self) -> bool {
+        self.pod.is_none() && self.state != State::Ended
     }
 }
 
@@ -320,7 +332,8 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
     }
     // It may have ended between the two looks.
     let mut record = read(folder).ok().flatten().unwrap_or(record);
-    if !matches!(record.state, State::Ended | State::Interrupted) && record.job.is_some() {
+    let goes_on = !matches!(record.state, State::Ended | State::Interrupted);
+    if goes_on && record.job.is_some() && !record.awaits_gateway() {
         // What it leads to is not here: of that, Slurm has the last word.
         record.detached = true;
         let _ = remove_leftovers(&record);
@@ -393,7 +406,8 @@ pub fn read(folder: &PrivateFolder) -> Result<Option<Record>, RecordsError> {
     Ok(folder.read(FILE)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-fn write(folder: &PrivateFolder, record: &Record) -> Result<(), RecordsError> {
+/// Writes it there.
+pub(super) fn write(folder: &PrivateFolder, record: &Record) -> Result<(), RecordsError> {
     // After a crash of the machine a session that lived is one that was cut off, whatever its record said last.
     let durability = if record.state == State::Ended { Durability::Lasting } else { Durability::Passing };
     let text = serde_json::to_vec_pretty(record)

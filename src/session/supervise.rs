@@ -34,7 +34,9 @@ use crate::{
 use life::{Born, Session};
 
 pub use end::{End, FromLauncher, ToLauncher};
-pub use job::{run_gate, run_host};
+pub use job::{
+    FromHostHere, HostHere, host_process, run_gate, run_host, run_host_in_job, wait_for_a_gateway,
+};
 
 mod app_life;
 mod door;

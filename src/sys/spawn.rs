@@ -1,7 +1,7 @@
 //! Starting processes: roles of our own program, and programs of others with descriptors and a terminal.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
@@ -41,6 +41,8 @@ pub mod role {
     pub const GATE: &str = "@gate";
     /// The host of such a session, in the job.
     pub const HOST: &str = "@host";
+    /// Says, in the job, whether that host is there.
+    pub const HOST_IN_JOB: &str = "@host-in-job";
 }
 
 /// What becomes of a role when the process that started it dies.
@@ -79,8 +81,23 @@ pub fn role_in(
     stderr: Option<OwnedFd>,
     leash: Leash,
 ) -> io::Result<Child> {
+    role_with(env, role, &[label.as_ref()], fds, stderr, leash)
+}
+
+/// The same, with these words behind the role's.
+///
+/// # Errors
+/// As `fork(2)` and `execve(2)`.
+pub fn role_with(
+    env: Vec<(OsString, OsString)>,
+    role: &str,
+    words: &[&OsStr],
+    fds: Vec<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    leash: Leash,
+) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(role).arg(label).env_clear().envs(env);
+    command.arg(role).args(words).env_clear().envs(env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.map_or_else(Stdio::null, Stdio::from));
     start_role(command, fds, leash)
 }

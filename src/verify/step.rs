@@ -12,7 +12,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     config::{node_name, paths::runtime_path},
+    session::host_process,
     sys::{rights, spawn::role},
 };
 
@@ -143,7 +144,7 @@ fn carry_out() -> Result<Done, String> {
 fn there(order: Order) -> Result<Vec<Finding>, VerifyError> {
     let Order { mut target, folder, scratch } = order;
     let owner = Identity::of_this_process();
-    let Some(host) = host_of(&folder) else {
+    let Some(host) = host_process(&folder) else {
         let why = "no process of the session's is to be seen there".to_owned();
         return Ok(vec![Finding::new("the session's host", "look for it in /proc", Outcome::Untried(why))]);
     };
@@ -181,18 +182,6 @@ fn there(order: Order) -> Result<Vec<Finding>, VerifyError> {
     findings.extend(abstracts::attack(&target));
     findings.extend(processes::attack_memory(&target));
     Ok(findings)
-}
-
-/// The session's host process: it has the folder's name among its words.
-fn host_of(folder: &Path) -> Option<Pid> {
-    let entries = std::fs::read_dir("/proc").ok()?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_it = |pid: &i32| {
-        let words = processes::words(*pid);
-        let named = words.get(2).is_some_and(|word| Path::new(word) == folder);
-        named && words[1] == role::HOST && uid_of(*pid) == Some(getuid().as_raw())
-    };
-    pids.into_iter().find(is_it).map(Pid::from_raw)
 }
 
 /// What it has made on this node. Its runtime folder is where the job's environment put it, which need not be ours.

@@ -12,7 +12,7 @@ pub(in crate::cli) struct SlurmArgs {
     #[arg(long)]
     pub(in crate::cli) slurm: bool,
     /// Print the URL as soon as the job is submitted, and leave it to itself
-    #[arg(long, requires = "slurm", conflicts_with = "foreground")]
+    #[arg(long, conflicts_with = "foreground")]
     pub(in crate::cli) no_wait: bool,
     #[command(flatten)]
     asked: SbatchArgs,

@@ -97,14 +97,14 @@ impl LogSink {
 /// One run of the app, for as long as its trunk lasts.
 pub(super) struct FarLife {
     pub(super) news: mpsc::Receiver<FromHost>,
-    stop: mpsc::Sender<Duration>,
+    orders: mpsc::Sender<ToHost>,
 }
 
 impl FarLife {
     /// Begins it, or joins it where it was begun already.
     pub(super) fn begin(trunk: Trunk, run: RunId, begin: Begin, log: Arc<LogSink>) -> Self {
         let (told, news) = mpsc::channel(4);
-        let (stop, stops) = mpsc::channel(4);
+        let (orders, ordered) = mpsc::channel(4);
         let (its, sink) = (trunk.clone(), Arc::clone(&log));
         tokio::spawn(async move {
             if let Err(error) = sink.take(&its, run).await {
@@ -112,24 +112,30 @@ impl FarLife {
             }
         });
         tokio::spawn(async move {
-            if let Err(error) = live(&trunk, begin, stops, &told, &log).await {
+            if let Err(error) = live(&trunk, begin, ordered, &told, &log).await {
                 tracing::debug!(%error, "the host says nothing more");
             }
         });
-        Self { news, stop }
+        Self { news, orders }
     }
 
     /// Asks for its end.
     pub(super) fn stop(&self, grace: Duration) {
         // Full means that it is ending already.
-        let _ = self.stop.try_send(grace);
+        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let _ = self.orders.try_send(ToHost::Stop { grace });
+    }
+
+    /// Asks for it because the job's time is almost over. Once is enough, and more does no harm.
+    pub(super) fn time_is_over(&self) {
+        let _ = self.orders.try_send(ToHost::TimeIsOver);
     }
 }
 
 async fn live(
     trunk: &Trunk,
     begin: Begin,
-    mut stops: mpsc::Receiver<Duration>,
+    mut orders: mpsc::Receiver<ToHost>,
     told: &mpsc::Sender<FromHost>,
     log: &LogSink,
 ) -> io::Result<()> {
@@ -148,9 +154,8 @@ async fn live(
         }
     };
     let telling = async {
-        while let Some(grace) = stops.recv().await {
-            let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-            say(&mut to, &ToHost::Stop { grace }).await?;
+        while let Some(order) = orders.recv().await {
+            say(&mut to, &order).await?;
         }
         std::future::pending().await
     };

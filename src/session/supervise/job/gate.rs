@@ -3,22 +3,24 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 use nix::sys::{prctl, wait::waitpid};
-use slurm::{Slurm, munge::Munge};
+use slurm::Slurm;
 use tokio::sync::watch;
 
-use super::gate_life::{Gate, Opened};
+use super::{
+    gate_life::{Gate, Opened},
+    proof::settle,
+};
 use crate::{
     config::paths::PrivateFolder,
     link::{self, Expected, Identity, Links, Proof, Rendezvous, RunId},
     sandbox::protocol,
     session::{
-        BatchSpec, MungeUse, Record, Records, SessionSpec,
+        Record, Records, SessionSpec, State,
         later::Later,
         log::{self, Log, LogPump},
         record::DIAGNOSTICS,
@@ -109,7 +111,10 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
             }
         }
     });
-    if let Err(error) = Rendezvous::remove(&folder) {
+    // Of a session that goes on, it is another gateway's, or the next one's.
+    if record.state == State::Ended
+        && let Err(error) = Rendezvous::remove(&folder)
+    {
         tracing::warn!(%error, "link.json cannot be removed");
     }
     // All that the session had on the runtime goes: gateway and link.
@@ -128,7 +133,7 @@ fn open(spec: &SessionSpec, folder: &PrivateFolder, listener: OwnedFd) -> Result
     let batch = spec.batch.as_ref().ok_or("there is no job to submit")?;
     let slurm = Slurm::find(batch.programs.as_deref()).map_err(|error| error.to_string())?;
     let identity = link::gateway_key(folder).map_err(|error| error.to_string())?;
-    let (proof, munge_socket) = proof(batch, folder, &slurm)?;
+    let (proof, munge_socket) = settle(batch, folder, Some(&slurm))?;
     let listener = std::net::TcpListener::from(listener);
     let port = listener.local_addr().map_err(|error| error.to_string())?.port();
     let meet = Rendezvous {
@@ -154,43 +159,4 @@ fn links(
     expected: watch::Receiver<Expected>,
 ) -> Result<Links, String> {
     Links::open(listener, record.id, identity, proof, expected).map_err(|error| error.to_string())
-}
-
-/// How the job's host is to prove itself, settled before it is submitted: MUNGE where it works, else a key in a file.
-fn proof(
-    batch: &BatchSpec,
-    folder: &PrivateFolder,
-    slurm: &Slurm,
-) -> Result<(Proof, Option<PathBuf>), String> {
-    let key = || {
-        let identity = link::host_key(folder).map_err(|error| error.to_string())?;
-        Ok((Proof::Key(identity.fingerprint()), None))
-    };
-    // A host that runs already was told by an earlier gateway.
-    let kept = link::kept_host_key(folder).map_err(|error| error.to_string())?.is_some();
-    let munge_use = match (&batch.resume, kept) {
-        (Some(_), true) => MungeUse::Off,
-        (Some(_), false) => MungeUse::Require,
-        (None, _) => batch.munge,
-    };
-    if munge_use == MungeUse::Off {
-        return key();
-    }
-    let socket =
-        batch.munge_socket.clone().or_else(|| slurm.config().ok().and_then(|site| site.munge_socket));
-    let munge = Munge::find(None).map_err(|error| error.to_string()).and_then(|munge| {
-        let munge = socket.clone().map_or(munge.clone(), |socket| munge.with_socket(socket));
-        munge.encode(b"shlogin", None, Duration::from_secs(60)).map_err(|error| error.to_string())?;
-        Ok(munge)
-    });
-    match munge {
-        Ok(munge) => Ok((Proof::Munge(munge), socket)),
-        Err(why) if munge_use == MungeUse::Require => {
-            Err(format!("MUNGE is required, and does not work: {why}"))
-        }
-        Err(why) => {
-            tracing::info!("no MUNGE ({why}): the job's host gets a key in a file");
-            key()
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 mod ending;
 mod interruption;
+mod lent;
 mod submission;
 
 use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -43,7 +44,8 @@ use crate::{
     sys::message,
     terminal::Terminals,
 };
-use ending::{VERDICT, forget_secrets};
+use ending::VERDICT;
+pub(super) use ending::forget_secrets;
 use interruption::Interruption;
 
 /// What was opened before the session.
@@ -97,6 +99,10 @@ pub(super) struct Gate<'a> {
     /// It is between two jobs.
     interruption: Option<Interruption>,
     time_left: TimeLeft,
+    /// In a job that is lent: says when its host is gone.
+    host_gone: Option<mpsc::Receiver<End>>,
+    /// In a job that is lent: its host was told that the time is over.
+    time_is_told: bool,
 }
 
 /// What a gate hears from the rest of its process.
@@ -108,6 +114,7 @@ struct Ears {
 }
 
 enum News {
+    HostGone(End),
     Submitted(Result<JobId, String>),
     Job(Box<Job>),
     Linked(Option<Linked>),
@@ -226,15 +233,19 @@ impl<'a> Gate<'a> {
             left: None,
             interruption: None,
             time_left: TimeLeft::default(),
+            host_gone: None,
+            time_is_told: false,
         })
     }
 
     /// From the submission of the job to the session's end.
     pub(super) async fn live(mut self) -> (End, Record) {
-        match self.batch.resume.take() {
+        let there_already = self.batch.resume.take();
+        match there_already.or_else(|| self.batch.lent.as_ref().map(|lent| lent.job.clone())) {
             Some(job) => self.watch(job),
             None => self.submit(),
         }
+        self.see_to_the_host();
         self.waits();
         let mut ears = Ears {
             signals: signals(),
@@ -297,6 +308,7 @@ impl<'a> Gate<'a> {
                 Ok(()) = ears.linked.changed() => News::Linked(ears.linked.borrow_and_update().clone()),
                 Ok(()) = ears.carried.changed() => News::Carried(*ears.carried.borrow_and_update()),
                 news = next_far(&mut self.far) => News::Far(news),
+                Some(end) = host_gone(&mut self.host_gone) => News::HostGone(end),
                 said = self.launcher.receive::<FromLauncher>(&mut buffer), if self.attached => {
                     News::Launcher(said.ok().flatten().map(|(said, _)| said))
                 }
@@ -312,6 +324,7 @@ impl<'a> Gate<'a> {
                 _ = ticks.tick() => News::Tick,
             };
             let end = match news {
+                News::HostGone(end) => Some(end),
                 News::Submitted(Ok(id)) => {
                     self.submitted(id);
                     // It was told to end meanwhile.
@@ -383,6 +396,7 @@ impl<'a> Gate<'a> {
                     if let Some(job) = &self.record.job {
                         self.time_left.look(job, &self.terminals);
                     }
+                    self.look_at_its_time();
                     (!self.still_ours()).then_some(End::TakenOver)
                 }
             };
@@ -428,6 +442,9 @@ impl<'a> Gate<'a> {
         });
         if job.state.is_ended() {
             return Some(self.ended_by_slurm(job));
+        }
+        if let Some(end) = self.ended_by_requeue(job) {
+            return Some(end);
         }
         // What Slurm says may be older than what the host has said.
         let is_again = self.far.is_none() || job.restarts > self.restarts;
@@ -607,6 +624,13 @@ async fn submitted(submitting: &mut Option<JoinHandle<Result<JobId, String>>>) -
 async fn next_job(watch: &mut Option<Watch>) -> Option<Job> {
     match watch {
         Some(watch) => watch.news.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn host_gone(gone: &mut Option<mpsc::Receiver<End>>) -> Option<End> {
+    match gone {
+        Some(gone) => gone.recv().await,
         None => std::future::pending().await,
     }
 }

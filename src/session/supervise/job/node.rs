@@ -29,7 +29,10 @@ use tokio::{
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{
+    here::FromHostHere,
+    manner::Manner,
     output::Output,
+    own_end::{OwnEnd, Wish},
     prepare::{self, NotHere},
     wire::{Begin, Cause, FromHost, LIFE, LOG, LONGEST, LogFrom, ToHost},
 };
@@ -97,7 +100,9 @@ pub fn run() -> ExitCode {
 
 fn host() -> Result<ExitCode, HostFailure> {
     let usage = |what: &str| HostFailure::Usage(what.to_owned());
-    let folder = std::env::args_os().nth(2).map(PathBuf::from).ok_or_else(|| usage("no folder was named"))?;
+    let mut words = std::env::args_os().skip(2);
+    let folder = words.next().map(PathBuf::from).ok_or_else(|| usage("no folder was named"))?;
+    let manner = Manner::of(words.next().as_deref()).ok_or_else(|| usage("its last word is unknown"))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // It holds the session's keys: no other process of this user may look in.
     prctl::set_dumpable(false).map_err(|errno| HostFailure::Io("closing its memory", errno.into()))?;
@@ -106,14 +111,26 @@ fn host() -> Result<ExitCode, HostFailure> {
         .map_err(|error| HostFailure::Io("raising the number of descriptors", error))?;
     process::keep_freed_memory(super::KEPT)
         .map_err(|error| HostFailure::Io("setting up its memory", error))?;
-    let dialler = dialler(&folder)?;
+    let own_end =
+        OwnEnd::of(manner, &folder).map_err(|error| HostFailure::Io("finding who began it", error))?;
+    let mut dialler = dialler(&folder)?;
+    if manner == Manner::Start {
+        // A person is to come, and gives up when she likes.
+        dialler.patience = Duration::MAX;
+    }
+    if let Some(own) = &own_end {
+        own.begin().map_err(|error| HostFailure::Io("writing the record", error))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| HostFailure::Io("starting its runtime", error))?;
     let mut done = Done::default();
-    let ended = runtime.block_on(Node::live(dialler, &mut done));
+    let ended = runtime.block_on(Node::live(dialler, &mut done, manner, own_end.as_ref()));
     // All that it had on the runtime goes: link to the gateway, link to init, link to the keeper.
     runtime.shutdown_timeout(Duration::from_millis(200));
     done.tidy();
+    if let Some(own) = &own_end {
+        last_word(own, &ended, done.heard);
+    }
     let end = ended?;
     tracing::info!("{end}");
     Ok(match end {
@@ -122,6 +139,21 @@ fn host() -> Result<ExitCode, HostFailure> {
         End::Stopped(_) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Says how it ended where nobody else does.
+fn last_word(own: &OwnEnd, ended: &Result<End, HostFailure>, heard: bool) {
+    let end = match ended {
+        Ok(end) => {
+            if !heard && let Err(error) = own.put_down(end) {
+                tracing::warn!(%error, "no gateway has heard of the end, and it cannot be put down");
+            }
+            end.clone()
+        }
+        // A gateway is there, and knows better.
+        Err(failure) => End::Broken(failure.to_string()),
+    };
+    own.tell(&FromHostHere::Ended { end });
 }
 
 fn dialler(folder: &Path) -> Result<Dialler, HostFailure> {
@@ -154,6 +186,8 @@ fn dialler(folder: &Path) -> Result<Dialler, HostFailure> {
 struct Done {
     keeper: Option<Child>,
     kept: Option<(Footprint, Lock)>,
+    /// A gate has heard how it ended.
+    heard: bool,
 }
 
 impl Done {
@@ -192,9 +226,11 @@ struct Node<'a> {
     stop_grace: Duration,
     cause: Cause,
     serving: Option<AbortHandle>,
+    manner: Manner,
 }
 
 enum News {
+    Wish(Wish),
     Stream(Lasting),
     Dialled(Result<(), DialError>),
     Order(ToHost),
@@ -203,7 +239,12 @@ enum News {
 }
 
 impl Node<'_> {
-    async fn live(dialler: Dialler, done: &mut Done) -> Result<End, HostFailure> {
+    async fn live(
+        dialler: Dialler,
+        done: &mut Done,
+        manner: Manner,
+        own_end: Option<&OwnEnd>,
+    ) -> Result<End, HostFailure> {
         let io = |error| HostFailure::Io("beginning", error);
         let (output, to_app) = Output::begin().map_err(io)?;
         let (orders, mut ordered) = mpsc::channel(4);
@@ -218,6 +259,7 @@ impl Node<'_> {
         let (streams, mut streamed) = mpsc::channel(1);
         let mut dialling = tokio::spawn(dialler.keep(streams));
         let mut signals = signals().map_err(io)?;
+        let mut wishes = own_end.map(OwnEnd::wishes).transpose().map_err(io)?;
         let mut this = Node {
             shared,
             done,
@@ -227,6 +269,7 @@ impl Node<'_> {
             stop_grace: SLURMS_GRACE,
             cause: Cause::Own,
             serving: None,
+            manner,
         };
         let (end, keeper) = loop {
             let news = tokio::select! {
@@ -235,6 +278,7 @@ impl Node<'_> {
                 Some(order) = ordered.recv() => News::Order(order),
                 step = next(&mut this.steps) => News::Step(step),
                 Some(cause) = signals.recv() => News::Signal(cause),
+                Some(wish) = next_wish(&mut wishes) => News::Wish(wish),
             };
             match news {
                 News::Stream(stream) => this.serve(stream),
@@ -263,7 +307,22 @@ impl Node<'_> {
                     }
                     this.ask_to_stop(Duration::from_millis(grace));
                 }
+                News::Order(ToHost::TimeIsOver) => {
+                    this.cause = Cause::Limit;
+                    this.ask_to_stop(this.stop_grace);
+                }
+                News::Wish(Wish::Detach) => {
+                    own_end.into_iter().for_each(|own| own.tell(&FromHostHere::Detached))
+                }
+                News::Wish(Wish::Over) if this.stop.is_some() => {
+                    this.serving = None;
+                    this.ask_to_stop(this.stop_grace);
+                }
+                News::Wish(_) if this.stop.is_none() => break (End::Stopped(None), None),
+                News::Wish(Wish::Stop | Wish::Over) => this.ask_to_stop(this.stop_grace),
+                News::Wish(Wish::Kill) => this.ask_to_stop(Duration::ZERO),
                 News::Step(Some(Step::Answers(endpoint))) => {
+                    own_end.into_iter().for_each(|own| own.tell(&FromHostHere::Answers));
                     this.shared.phase.send_replace(FromHost::Answers(endpoint));
                 }
                 News::Step(Some(Step::Ended { end, keeper })) => break (end, Some(keeper)),
@@ -309,6 +368,10 @@ impl Node<'_> {
     fn begin(&mut self, begin: Begin, node: &str) -> Result<(), End> {
         let broken = |what: &'static str| move |error: io::Error| End::Broken(format!("{what}: {error}"));
         let Begin { id, name, base_url, mut work, outbound, scratch } = begin;
+        if self.manner == Manner::Start {
+            // It has the environment of whoever typed `start`: her gateway's is that of whoever typed `attach`.
+            work.app.env.clear();
+        }
         let lock = prepare::prepare(&mut work, id, outbound, &scratch, node).map_err(|why| match why {
             NotHere::Image(why) => End::Image(why),
             NotHere::Network(why) => End::Forbidden(why),
@@ -356,7 +419,10 @@ impl Node<'_> {
         let _ = timeout(patience, async {
             loop {
                 tokio::select! {
-                    _ = heard.wait_for(|heard| *heard > before) => return,
+                    _ = heard.wait_for(|heard| *heard > before) => {
+                        self.done.heard = true;
+                        return;
+                    }
                     // A gate that comes back at this moment is told as well.
                     Some(stream) = streams.recv() => self.serve(stream),
                 }
@@ -368,6 +434,13 @@ impl Node<'_> {
 
 /// As good as never: the lasting stream has a heartbeat of its own.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+async fn next_wish(wishes: &mut Option<mpsc::Receiver<Wish>>) -> Option<Wish> {
+    match wishes {
+        Some(wishes) => wishes.recv().await,
+        None => std::future::pending().await,
+    }
+}
 
 async fn next(steps: &mut Option<mpsc::Receiver<Step>>) -> Option<Step> {
     match steps {

@@ -28,6 +28,8 @@ pub(super) enum ToHost {
         /// Milliseconds between SIGTERM and SIGKILL.
         grace: u64,
     },
+    /// End it as before the time limit: in a job that is lent, nobody else says so.
+    TimeIsOver,
 }
 
 /// All that a host is to know.

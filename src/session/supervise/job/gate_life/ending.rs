@@ -110,12 +110,18 @@ impl Gate<'_> {
             return None;
         }
         let (end, _) = self.left.take_if(|(_, until)| *until <= now)?;
-        Some(End::Job(format!("Slurm ended its job: {end}")))
+        let what =
+            if self.is_lent() { "it was ended in its job, which goes on" } else { "Slurm ended its job" };
+        Some(End::Job(format!("{what}: {end}")))
     }
 
     /// Leaves no job behind. One whose host has ended goes by itself, as a rule. Says what could not be done: where Slurm
     /// does not answer, a session ends all the same.
     pub(super) async fn end_job(&mut self, end: &End) -> Option<String> {
+        if self.is_lent() {
+            // It is its owner's. A host that has not heard of the end reads it in the record.
+            return None;
+        }
         let (Some(watch), Some(id)) = (&mut self.job, self.record.job.as_ref().map(|job| job.id)) else {
             return None;
         };
@@ -156,6 +162,6 @@ impl Gate<'_> {
 }
 
 /// Nobody takes over a session that has ended.
-pub(super) fn forget_secrets(folder: &PrivateFolder) -> std::io::Result<()> {
+pub(in super::super) fn forget_secrets(folder: &PrivateFolder) -> std::io::Result<()> {
     link::remove_keys(folder).and(SessionSpec::remove_from(folder))
 }

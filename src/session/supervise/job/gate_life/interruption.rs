@@ -32,7 +32,8 @@ impl Gate<'_> {
             End::Idle { .. } => true,
             _ => false,
         };
-        unasked && (self.resumed || !self.attached) && !self.batch.linger.is_zero()
+        // A job that is lent is its owner's to replace.
+        unasked && !self.is_lent() && (self.resumed || !self.attached) && !self.batch.linger.is_zero()
     }
 
     /// Its job is over and gone. It keeps nothing of it but its number.
