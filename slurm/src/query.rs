@@ -98,14 +98,18 @@ impl Slurm {
         self.job(id).map_or(State::Undetermined, |job| job.state)
     }
 
-    /// All that Slurm keeps of a job and shows to its owner: how it is, and its script. Much of it is to be seen by everybody.
+    /// All that Slurm keeps of a job and shows to its owner: how it is, and its script, if it has one. Much of it is to be seen by everybody.
     ///
     /// # Errors
     /// Where the controller did not tell.
     pub fn shown(&self, id: JobId) -> Result<String, QueryError> {
         let id = id.to_string();
-        let script = self.text(&self.scontrol, &["write", "batch_script", &id, "-"])?;
-        Ok(self.text(&self.scontrol, &["show", "--details", "job", &id])? + &script)
+        let shown = self.text(&self.scontrol, &["show", "--details", "job", &id])?;
+        // That of salloc or srun.
+        if shown.split_ascii_whitespace().any(|word| word == "BatchFlag=0") {
+            return Ok(shown);
+        }
+        Ok(shown + &self.text(&self.scontrol, &["write", "batch_script", &id, "-"])?)
     }
 
     fn squeue(&self, which: &str) -> Result<Listed, QueryError> {

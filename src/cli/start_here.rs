@@ -108,7 +108,7 @@ struct Attaching {
 }
 
 enum News {
-    Interrupt,
+    Interrupt(Signal),
     Host(Option<FromHostHere>),
     Attached,
     Time,
@@ -120,7 +120,9 @@ impl Here<'_> {
         let log = self.spec.record.log.clone();
         loop {
             match self.next()? {
-                News::Interrupt => {
+                // What Slurm sends to the steps of a job that it ends. The host says so; Slurm says why.
+                News::Interrupt(Signal::SIGTERM) => self.host.terminate(),
+                News::Interrupt(_) => {
                     self.host.tell(if interrupted { &FromLauncher::Kill } else { &FromLauncher::Stop });
                     interrupted = true;
                 }
@@ -246,8 +248,11 @@ impl Here<'_> {
             }
             let ready: Vec<_> = set.iter().map(|fd| fd.any().unwrap_or_default()).collect();
             let is_ready = |which: usize| ready.get(which).copied().unwrap_or_default();
-            if is_ready(1) && self.interrupts.read_signal().is_ok_and(|signal| signal.is_some()) {
-                return Ok(News::Interrupt);
+            if is_ready(1)
+                && let Ok(Some(signal)) = self.interrupts.read_signal()
+            {
+                let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+                return Ok(News::Interrupt(Signal::try_from(number).unwrap_or(Signal::SIGINT)));
             }
             if is_ready(0) {
                 let said = self.host.hear().map_err(Failure::io("cannot hear from the session's host"))?;

@@ -42,14 +42,17 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     // All are asked before any is waited for.
     let (detached, attended): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|record| record.detached);
     let asked: Vec<_> = attended.iter().map(|record| (record, ask(record, grace))).collect();
-    let mut stopped = Vec::new();
+    let (mut stopped, mut told) = (Vec::new(), Vec::new());
     for mut record in detached {
         if record.job.as_ref().is_some_and(|job| job.lent) {
-            stop_lent::stop(&mut record)?;
+            told.push(stop_lent::put_down(&mut record)?);
         } else {
             cancel(&mut record)?;
         }
         stopped.push(record.name.to_string());
+    }
+    for host in told {
+        host.wait()?;
     }
     for (record, asked) in asked {
         let limit = grace.unwrap_or(Duration::from_secs(600)) + TEARDOWN;

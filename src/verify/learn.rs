@@ -159,6 +159,10 @@ fn in_slurm(far: &Far, secrets: &Secrets, slurm: &Result<Slurm, String>) -> Find
 
 /// The supervisor's number, if it is still the process of the record.
 fn supervisor(record: &Record) -> Result<Pid, VerifyError> {
+    if record.awaits_gateway() {
+        let why = format!("it waits for its gateway: on a login node, type `shlogin attach {}`", record.name);
+        return Err(VerifyError::NotHere { name: record.name.clone(), why });
+    }
     let elsewhere = record.node.as_ref().filter(|node| node.as_str() != node_name().as_str());
     if let Some(node) = elsewhere {
         let why = format!("its gateway is on {node}: verify it there");

@@ -90,7 +90,13 @@ fn answers_from(session: &Session<'_>, node: &str) {
 }
 
 /// Of all that listens in a node's network, nothing is the session's; but for sockets in folders nobody else enters.
-fn nothing_listens(cluster: &Cluster, node: Node, before: &[Listener], alice: &User, hidden: &str) {
+pub(crate) fn nothing_listens(
+    cluster: &Cluster,
+    node: Node,
+    before: &[Listener],
+    alice: &User,
+    hidden: &str,
+) {
     for listener in cluster.listening_sockets(node) {
         match &listener {
             Listener::Tcp(_, uid) | Listener::Udp(_, uid) => assert_ne!(*uid, alice.uid, "{listener:?}"),

@@ -23,6 +23,7 @@ mod forwards;
 mod gateway;
 mod harness;
 mod idle;
+mod in_allocation;
 mod in_job;
 mod in_job_again;
 mod in_job_attacks;
@@ -222,6 +223,14 @@ fn proofs() -> Vec<Trial> {
             a_session_that_nobody_used_is_started_again [Slurm]
             a_session_whose_node_failed_is_started_on_another [Slurm]
             a_session_is_not_kept_for_ever [Slurm];
+        in_allocation:
+            beside_an_allocation_nothing_starts_on_the_login_node_by_mistake [Slurm]
+            from_the_shell_of_salloc_sessions_run_in_the_allocation [Slurm, OpenSsh]
+            the_end_of_an_allocation_is_the_session_s_and_is_told [Slurm]
+            a_gateway_that_is_gone_is_followed_by_another_or_by_the_end [Slurm]
+            on_a_node_a_session_waits_for_a_gateway_from_a_login_node [Slurm]
+            a_session_without_a_gateway_is_ended_from_either_side [Slurm]
+            a_script_s_own_session_ends_with_its_status_or_with_its_job [Slurm];
         in_job_attacks:
             threat_40_nothing_of_slurm_s_holds_a_secret [Slurm]
             threat_41_nobody_but_the_session_s_own_job_is_let_through [Slurm]

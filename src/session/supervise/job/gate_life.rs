@@ -44,7 +44,6 @@ use crate::{
     sys::message,
     terminal::Terminals,
 };
-use ending::VERDICT;
 pub(super) use ending::forget_secrets;
 use interruption::Interruption;
 
@@ -542,7 +541,7 @@ impl<'a> Gate<'a> {
             }),
             FromHost::Ended { end, cause: Cause::Slurm, .. } if self.ending.is_some() => Some(end),
             FromHost::Ended { end, cause: Cause::Slurm, .. } => {
-                self.left = Some((end, Instant::now() + VERDICT));
+                self.left = Some((end, Instant::now() + self.verdict()));
                 if let Some(watch) = &self.job {
                     watch.interest(Interest::Keen);
                 }

@@ -22,6 +22,10 @@ use std::{
     process::Child,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 use slurm::{JobId, Slurm};
 
@@ -123,6 +127,15 @@ impl HostHere {
     /// Tells it something. One that has ended is no error: it has said so, or is about to.
     pub fn tell(&self, what: &FromLauncher) {
         let _ = protocol::send(self.channel.as_fd(), what, &[]);
+    }
+
+    /// Hands on what Slurm has sent to us: SIGTERM.
+    pub fn terminate(&self) {
+        // It is our child, and not waited for: the number is its own.
+        let number = i32::try_from(self.host.id()).map(Pid::from_raw);
+        if let Ok(host) = number {
+            let _ = kill(host, Signal::SIGTERM);
+        }
     }
 
     /// Lets it go on by itself. Returns when it has heard so, or has ended.

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Gate;
+use super::{Gate, ending::VERDICT};
 use crate::{
     config::paths::PrivateFolder,
     session::{
@@ -33,6 +33,8 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_secs(60);
+/// How long it may take to be seen that a job ends, and not one of its steps alone.
+const STEP_VERDICT: Duration = Duration::from_secs(10);
 /// What a host needs beyond its app's grace, to be gone before the job is.
 const MARGIN: Duration = Duration::from_secs(30);
 
@@ -73,6 +75,11 @@ impl Gate<'_> {
             let _ = gone.send(end).await;
         });
         self.host_gone = Some(heard);
+    }
+
+    /// How long Slurm may take to say what became of the job whose host it has ended. One that is lent need not have ended.
+    pub(super) fn verdict(&self) -> Duration {
+        if self.is_lent() { STEP_VERDICT } else { VERDICT }
     }
 
     /// Its host has to end before the job's time is over: a job that is lent tells nobody beforehand.
