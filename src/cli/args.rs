@@ -62,7 +62,8 @@ pub(super) enum Command {
     /// what the session's programs see.
     #[command(hide = true)]
     SftpServer(OneArgs),
-    /// Give a session another gateway, where its own is gone and its job is not
+    /// Give a session a gateway here: its first, where it was started in an allocation, or another, where its own is gone and
+    /// its job is not
     Attach(OneArgs),
     /// Give a session another job, where Slurm has ended its own
     Restart(RestartArgs),

@@ -1,6 +1,6 @@
 //! `list`, `show`, `url`, `forget`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde::Serialize;
 use serde_json::json;
@@ -10,6 +10,7 @@ use super::{
     Failure,
     args::{ForgetArgs, ListArgs, OneArgs},
     code,
+    in_allocation::{folder_of, is_node_of},
     output::Output,
     table::table,
 };
@@ -19,7 +20,7 @@ use crate::{
         paths::{PrivateFolder, state_folder},
     },
     session::{
-        IdleReport, Record, Records, State, Which,
+        IdleReport, JobRecord, Record, Records, State, Which,
         control::{Answer, Client, Request},
     },
 };
@@ -173,7 +174,9 @@ pub(super) fn gateway_is_here(record: &Record) -> Result<(), Failure> {
         )));
     }
     if let Some(node) = record.node.as_deref().filter(|_| !record.is_here()) {
-        let attach = if record.job.is_some() {
+        // On a node of its own job, no gateway is to be.
+        let elsewhere = |job: &JobRecord| !(job.lent && is_node_of(job));
+        let attach = if record.job.as_ref().is_some_and(elsewhere) {
             format!(", or take it over by `shlogin attach {}`", record.name)
         } else {
             String::new()
@@ -199,13 +202,18 @@ pub(super) fn forget(args: &ForgetArgs, output: &Output) -> Result<ExitCode, Fai
             output.note(format_args!("shlogin: {} still lives: stop it first", record.name));
             return Ok(code::NO.into());
         }
-        // All that ended under this name, not only the newest.
+        // All that ended under this name, not only the newest; of another node, where it is that one's.
+        let folder = |record: &Record| folder_of(record).parent().map(Path::to_owned);
+        let whose = folder(&record);
         chosen.extend(
-            records.all()?.into_iter().filter(|its| its.name == record.name && its.state == State::Ended),
+            records
+                .everywhere()?
+                .into_iter()
+                .filter(|its| its.name == record.name && its.state == State::Ended && folder(its) == whose),
         );
     }
     for record in &chosen {
-        records.forget(record)?;
+        records_of(record)?.forget(record)?;
     }
     let names: Vec<_> = chosen.iter().map(|record| record.name.to_string()).collect();
     output.result(&json!({ "forgotten": names }), || names.join("\n"));

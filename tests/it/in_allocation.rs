@@ -246,6 +246,17 @@ pub(crate) fn the_end_of_an_allocation_is_the_session_s_and_is_told(site: &Site)
     assert!(reason(&ended).starts_with(&why), "{ended:#}");
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 
+    // A step that is cancelled is no allocation that is.
+    let shell = Shell::new(cluster, alice, &["-w", "c1"]);
+    let session = shell.start("step", &[]);
+    cluster.run_as(alice, &["scancel", &format!("{}.0", shell.job)]).ok();
+    let ended = session.wait_until(seconds(30), "ended");
+    assert!(reason(&ended).starts_with("it was ended in its job, which goes on: "), "{ended:#}");
+    wait_until_clean(cluster, Node::C1, alice, seconds(10));
+    shell.is_running();
+    shell.cancel();
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+
     // Its time: the app is asked before Slurm asks anybody.
     let shell = Shell::new(cluster, alice, &["-w", "c1", "-t", "1"]);
     let session = shell.start("brief", &[]);
@@ -403,6 +414,16 @@ pub(crate) fn a_session_without_a_gateway_is_ended_from_either_side(site: &Site)
     wait_until_clean(cluster, Node::C1, alice, seconds(10));
     let jobs = cluster.live_jobs(alice);
     assert!(jobs.len() == 1 && jobs[0].state == "RUNNING", "{jobs:?}");
+    // By the end of `start`, while it waits with her.
+    shell.keys(&format!("{}; echo killed-$?\r", line_of_start("killed", &[], &[])));
+    shell.wait_for(seconds(20), "killed waits for its gateway");
+    let waiting =
+        cluster.processes_of(Node::C1, alice).into_iter().find(|process| process.role() == "shlogin");
+    let pid = waiting.expect("start is there").pid.to_string();
+    Running::spawn(cluster.inside_as_root(Node::C1, &["kill", "-9", &pid])).finish(seconds(10)).ok();
+    shell.wait_for(seconds(10), "killed-137");
+    assert_eq!(reason(&wait_for(alice, "killed", seconds(10), "ended")), "it was stopped");
+    wait_until_clean(cluster, Node::C1, alice, seconds(10));
     // By the end of what it was started in, of which nobody tells anybody.
     shell.keys(&format!("{}; echo fourth-$?\r", line_of_start("fourth", &["--no-wait"], &[])));
     shell.wait_for(seconds(20), "fourth-0");
@@ -415,10 +436,10 @@ pub(crate) fn a_session_without_a_gateway_is_ended_from_either_side(site: &Site)
 
 pub(crate) fn a_script_s_own_session_ends_with_its_status_or_with_its_job(site: &Site) {
     let (cluster, alice) = (Cluster::shared(), &site.alice);
-    let start = |name: &str, words: &[&str]| {
+    let start = |name: &str, variable: &str| {
         // Slurm tells the script of its end, and what the script has become.
-        let line =
-            format!("SHLOGIN_SLURM_ALLOCATION=dial exec {}", line_of_start(name, &["--foreground"], words));
+        let start = line_of_start(name, &["--foreground"], &[]);
+        let line = format!("SHLOGIN_SLURM_ALLOCATION=dial {variable} exec {start}");
         let options = ["-w", "c2", "-o", &format!("{name}.out"), "-D", alice.home.to_str().unwrap()];
         let job = cluster.submit(alice, &options, &line);
         until(seconds(30), &format!("{name} waits"), || {
@@ -428,7 +449,7 @@ pub(crate) fn a_script_s_own_session_ends_with_its_status_or_with_its_job(site: 
         job
     };
     // The script goes on when the session has ended, with its app's status.
-    let job = start("script", &["+mark=script"]);
+    let job = start("script", "");
     assert_eq!(show(alice, "script")["job"]["id"], job);
     cluster.shlogin(alice, &["stop", "script"]).ok();
     wait_for(alice, "script", seconds(10), "ended");
@@ -436,9 +457,18 @@ pub(crate) fn a_script_s_own_session_ends_with_its_status_or_with_its_job(site: 
     let said = fs::read_to_string(alice.home.join("script.out")).unwrap();
     assert!(said.contains("tiny listens on") && said.contains("script has ended: it was stopped"), "{said}");
 
-    let job = start("cancelled", &[]);
+    // What is another node's is forgotten here as well.
+    cluster.shlogin(alice, &["forget", "script"]).ok().is("script\n");
+    cluster.shlogin(alice, &["show", "script"]).ended_with(116);
+
+    // Without MUNGE, its key is what the two ends know each other by; it goes with the session.
+    let job = start("cancelled", "SHLOGIN_SLURM_MUNGE=off");
+    let key = folder_on(alice, "c2", &show(alice, "cancelled")).join("host.pem");
+    assert!(key.exists());
     cluster.run_as(alice, &["scancel", &job.to_string()]).ok();
     let ended = wait_for(alice, "cancelled", seconds(40), "ended");
-    assert!(reason(&ended).starts_with(&format!("its job {job} was cancelled")), "{ended:#}");
+    let why = format!("its job {job} was cancelled; its app ended with ");
+    assert!(reason(&ended).starts_with(&why), "{ended:#}");
     cluster.wait_until_nothing_is_left(seconds(30), alice);
+    assert!(!key.exists());
 }

@@ -11,7 +11,7 @@ pub(in crate::cli) struct SlurmArgs {
     /// Run the session in a Slurm job; its URL stays on this node
     #[arg(long)]
     pub(in crate::cli) slurm: bool,
-    /// Print the URL as soon as the job is submitted, and leave it to itself
+    /// Print the URL as soon as the job is submitted, and leave it to itself; in an allocation, do not wait for the app
     #[arg(long, conflicts_with = "foreground")]
     pub(in crate::cli) no_wait: bool,
     #[command(flatten)]
