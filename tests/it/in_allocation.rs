@@ -246,10 +246,10 @@ pub(crate) fn the_end_of_an_allocation_is_the_session_s_and_is_told(site: &Site)
     assert!(reason(&ended).starts_with(&why), "{ended:#}");
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 
-    // A step that is cancelled is no allocation that is.
+    // A step that is asked to end is no allocation that is.
     let shell = Shell::new(cluster, alice, &["-w", "c1"]);
     let session = shell.start("step", &[]);
-    cluster.run_as(alice, &["scancel", &format!("{}.0", shell.job)]).ok();
+    cluster.run_as(alice, &["scancel", "--signal=TERM", &format!("{}.0", shell.job)]).ok();
     let ended = session.wait_until(seconds(30), "ended");
     assert!(reason(&ended).starts_with("it was ended in its job, which goes on: "), "{ended:#}");
     wait_until_clean(cluster, Node::C1, alice, seconds(10));

@@ -323,7 +323,7 @@ impl<'a> Gate<'a> {
                 _ = ticks.tick() => News::Tick,
             };
             let end = match news {
-                News::HostGone(end) => Some(end),
+                News::HostGone(end) => Some(self.host_is_gone(end)),
                 News::Submitted(Ok(id)) => {
                     self.submitted(id);
                     // It was told to end meanwhile.

@@ -97,6 +97,16 @@ impl Gate<'_> {
         }
     }
 
+    /// Its host was looked for in vain. One that has said before how it ended has the last word.
+    pub(super) fn host_is_gone(&mut self, gone: End) -> End {
+        self.left.take().map_or(gone, |(end, _)| Self::ended_in_a_lent_job(&end))
+    }
+
+    /// Somebody has ended the host, and not the job.
+    pub(super) fn ended_in_a_lent_job(end: &End) -> End {
+        End::Job(format!("it was ended in its job, which goes on: {end}"))
+    }
+
     /// A job that is lent and is to run again has lost what was in it.
     pub(super) fn ended_by_requeue(&self, job: &Job) -> Option<End> {
         let again = self.is_lent() && self.run.is_some() && job.state.is_waiting();
