@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,14 +14,15 @@ use tokio::sync::watch;
 
 use super::{
     gate_life::{Gate, Opened},
+    papers::Papers,
     proof::settle,
 };
 use crate::{
     config::paths::PrivateFolder,
-    link::{self, Expected, Identity, Links, Proof, Rendezvous, RunId},
+    link::{self, Expected, Links, Rendezvous, RunId},
     sandbox::protocol,
     session::{
-        Record, Records, SessionSpec, State,
+        Records, SessionSpec, State,
         later::Later,
         log::{self, Log, LogPump},
         record::DIAGNOSTICS,
@@ -69,7 +71,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     process::keep_freed_memory(super::KEPT).map_err(failed("setting up its memory"))?;
     let state = PrivateFolder::open_or_make(&spec.state).map_err(|error| error.to_string())?;
     let folder = state.folder(spec.record.id.to_string()).map_err(|error| error.to_string())?;
-    let records = Records::open(state);
+    let records = Arc::new(Records::open(state));
     let diagnostics = Log::create_or_append(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS)
         .map_err(failed("opening its log"))?;
     let later = Later::default();
@@ -87,12 +89,11 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
         .map_err(|error| format!("cannot write {}: {error}", record.log.display()))?;
     let writer = later.bring_to(diagnostics).map_err(failed("starting a thread"))?;
     let (end, record) = runtime.block_on(async {
-        let opened = open(&spec, &folder, born.link);
+        let opened = open(&spec, &folder, Arc::clone(&records), born.link);
         match opened.and_then(|opened| {
             Gate::open(
                 spec,
                 record.clone(),
-                &records,
                 opened,
                 (born.launcher, born.ssh, born.listener),
                 output,
@@ -129,7 +130,12 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
 }
 
 /// Opens the link, and says in the session's folder where.
-fn open(spec: &SessionSpec, folder: &PrivateFolder, listener: OwnedFd) -> Result<Opened, String> {
+fn open(
+    spec: &SessionSpec,
+    folder: &PrivateFolder,
+    records: Arc<Records>,
+    listener: OwnedFd,
+) -> Result<Opened, String> {
     let batch = spec.batch.as_ref().ok_or("there is no job to submit")?;
     let slurm = Slurm::find(batch.programs.as_deref()).map_err(|error| error.to_string())?;
     let identity = link::gateway_key(folder).map_err(|error| error.to_string())?;
@@ -147,16 +153,7 @@ fn open(spec: &SessionSpec, folder: &PrivateFolder, listener: OwnedFd) -> Result
     };
     let folder = PrivateFolder::existing(folder.path()).ok().flatten().ok_or("its folder is gone")?;
     let (expected, wanted) = watch::channel(Expected::default());
-    let links = links(listener, &spec.record, &identity, proof, wanted)?;
-    Ok(Opened { slurm, links, expected, meet, folder })
-}
-
-fn links(
-    listener: std::net::TcpListener,
-    record: &Record,
-    identity: &Identity,
-    proof: Proof,
-    expected: watch::Receiver<Expected>,
-) -> Result<Links, String> {
-    Links::open(listener, record.id, identity, proof, expected).map_err(|error| error.to_string())
+    let links = Links::open(listener, spec.record.id, &identity, proof, wanted);
+    let links = links.map_err(|error| error.to_string())?;
+    Ok(Opened { slurm, links, expected, papers: Papers::new(records, folder, meet) })
 }

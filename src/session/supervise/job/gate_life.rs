@@ -1,6 +1,7 @@
 //! A gate from the submission of its job to the session's end: one loop that hears all news, and decides.
 
 mod ending;
+mod hearing;
 mod interruption;
 mod lent;
 mod submission;
@@ -18,17 +19,17 @@ use tokio::{
 
 use super::{
     far_life::{FarLife, LogSink},
-    watch::{Interest, Watch},
-    wire::{Begin, Cause, FromHost},
+    papers::Papers,
+    watch::Watch,
+    wire::FromHost,
 };
 use crate::{
-    config::paths::PrivateFolder,
-    gateway::{Phase, Restart},
+    gateway::Restart,
     host::{Channel, Dialer, FarHost, Host},
-    link::{Expected, Linked, Links, Rendezvous, RunId},
+    link::{Expected, Linked, Links, RunId},
     sandbox::protocol::Endpoint,
     session::{
-        BatchSpec, JobRecord, Record, Records, SessionSpec, State,
+        BatchSpec, JobRecord, Record, SessionSpec, State,
         supervise::{
             End, FromLauncher, ToLauncher, door,
             idle::{Idle, Watched},
@@ -52,17 +53,14 @@ pub(super) struct Opened {
     pub(super) slurm: Slurm,
     pub(super) links: Links,
     pub(super) expected: watch::Sender<Expected>,
-    /// What hosts read, and where.
-    pub(super) meet: Rendezvous,
-    pub(super) folder: PrivateFolder,
+    pub(super) papers: Papers,
 }
 
 /// A session whose app is elsewhere.
-pub(super) struct Gate<'a> {
+pub(super) struct Gate {
     spec: SessionSpec,
     batch: BatchSpec,
     record: Record,
-    records: &'a Records,
     launcher: Channel,
     attached: bool,
     /// Another gateway had it before, or another job: whoever gave it this one may go, and the session goes on.
@@ -129,12 +127,11 @@ enum News {
     Tick,
 }
 
-impl<'a> Gate<'a> {
+impl Gate {
     /// Opens gateway, ssh and control socket. The job is submitted by [`Self::live`].
     pub(super) fn open(
         spec: SessionSpec,
         mut record: Record,
-        records: &'a Records,
         opened: Opened,
         (launcher, ssh, listener): (&OwnedFd, &OwnedFd, OwnedFd),
         output: File,
@@ -197,15 +194,12 @@ impl<'a> Gate<'a> {
         };
         requests.listen(&spec.work.sandbox.footprint.session).map_err(io)?;
         record.state = State::Waiting;
-        // From here on hosts find this gateway, and one that had the session before gives it up.
-        opened.meet.write(&opened.folder).map_err(|error| error.to_string())?;
-        records.write(&record).map_err(|error| error.to_string())?;
+        opened.papers.take_over(&record)?;
         Ok(Self {
             log: LogSink::new(output).map_err(io)?,
             batch,
             spec,
             record,
-            records,
             launcher,
             attached: true,
             resumed,
@@ -241,7 +235,7 @@ impl<'a> Gate<'a> {
     pub(super) async fn live(mut self) -> (End, Record) {
         let there_already = self.batch.resume.take();
         match there_already.or_else(|| self.batch.lent.as_ref().map(|lent| lent.job.clone())) {
-            Some(job) => self.watch(job),
+            Some(job) => self.watch(job).await,
             None => self.submit(),
         }
         self.see_to_the_host();
@@ -254,7 +248,7 @@ impl<'a> Gate<'a> {
         };
         let (end, left) = loop {
             let end = self.until_its_end(&mut ears).await;
-            if end == End::TakenOver || !self.still_ours() {
+            if end == End::TakenOver || !self.opened.papers.are_ours().await {
                 // Job, record and folder are the other's.
                 let end = End::TakenOver;
                 let why = end.to_string();
@@ -265,7 +259,7 @@ impl<'a> Gate<'a> {
                 && let Ok(id) = submitted(&mut self.submitting).await
             {
                 // It came too late, and has to go again.
-                self.watch(JobRecord::new(id));
+                self.watch(JobRecord::new(id)).await;
             }
             let left = self.end_job(&end).await;
             let end = end.of_idle(self.idled.take());
@@ -282,8 +276,8 @@ impl<'a> Gate<'a> {
             *reason += &left;
         }
         // A disk that is full must not keep the session from ending; then that is what is said of it.
-        let _ = self.records.write(&self.record);
-        if let Err(error) = forget_secrets(&self.opened.folder) {
+        self.opened.papers.write(&self.record).await;
+        if let Err(error) = forget_secrets(self.opened.papers.folder()) {
             tracing::warn!(%error, "what the link needed is still in the session's folder");
         }
         (end, self.record)
@@ -325,14 +319,14 @@ impl<'a> Gate<'a> {
             let end = match news {
                 News::HostGone(end) => Some(self.host_is_gone(end)),
                 News::Submitted(Ok(id)) => {
-                    self.submitted(id);
+                    self.submitted(id).await;
                     // It was told to end meanwhile.
                     self.ending.map(|_| End::Stopped(None))
                 }
                 News::Submitted(Err(why)) => Some(End::NotSubmitted(why)),
                 News::Job(job) => self.hear_slurm(&job).await,
                 News::Linked(Some(linked)) => {
-                    self.link(linked);
+                    self.link(linked).await;
                     None
                 }
                 News::Linked(None) => {
@@ -340,7 +334,7 @@ impl<'a> Gate<'a> {
                     None
                 }
                 News::Carried(carried) => {
-                    self.carried(carried);
+                    self.carried(carried).await;
                     None
                 }
                 News::Far(Some(news)) => self.hear_host(news).await,
@@ -372,7 +366,7 @@ impl<'a> Gate<'a> {
                 }
                 News::Stop(grace) => self.stop(grace),
                 News::Restart(restart) => {
-                    self.restart(restart);
+                    self.restart(restart).await;
                     None
                 }
                 News::Idle(after) => {
@@ -387,7 +381,7 @@ impl<'a> Gate<'a> {
                 News::Certificate(fingerprint) => {
                     renewed = Box::pin(self.door.renewed());
                     self.record.gateway.fingerprint = fingerprint;
-                    self.write();
+                    self.write().await;
                     None
                 }
                 News::Impatient => self.lose_patience(),
@@ -396,7 +390,7 @@ impl<'a> Gate<'a> {
                         self.time_left.look(job, &self.terminals);
                     }
                     self.look_at_its_time();
-                    (!self.still_ours()).then_some(End::TakenOver)
+                    (!self.opened.papers.are_ours().await).then_some(End::TakenOver)
                 }
             };
             if let Some(end) = end {
@@ -408,192 +402,8 @@ impl<'a> Gate<'a> {
     /// Submits its job.
     fn submit(&mut self) {
         let (slurm, batch) = (self.opened.slurm.clone(), self.batch.clone());
-        let folder = self.opened.folder.path().to_owned();
+        let folder = self.opened.papers.path().to_owned();
         self.submitting = Some(spawn_blocking(move || submission::submit(&slurm, batch, &folder)));
-    }
-
-    fn submitted(&mut self, id: JobId) {
-        self.watch(JobRecord::new(id));
-    }
-
-    /// From here on this is its job.
-    fn watch(&mut self, job: JobRecord) {
-        self.opened.expected.send_replace(Expected { job: Some(job.id.number()), restarts: job.restarts });
-        self.job = Some(Watch::begin(self.opened.slurm.clone(), job.id));
-        self.record.job = Some(job);
-        self.write();
-        self.show_where_it_stands();
-    }
-
-    /// Slurm has said how the job is.
-    async fn hear_slurm(&mut self, job: &Job) -> Option<End> {
-        let record = self.record.job.as_mut()?;
-        let before = record.clone();
-        record.update(job);
-        let changed = *record != before;
-        let ends = record.ends_at;
-        self.ends.send_if_modified(|before| std::mem::replace(before, ends) != ends);
-        let restarts = record.restarts;
-        self.opened.expected.send_if_modified(|expected| {
-            let more = restarts > expected.restarts;
-            expected.restarts = expected.restarts.max(restarts);
-            more
-        });
-        if job.state.is_ended() {
-            return Some(self.ended_by_slurm(job));
-        }
-        if let Some(end) = self.ended_by_requeue(job) {
-            return Some(end);
-        }
-        // What Slurm says may be older than what the host has said.
-        let is_again = self.far.is_none() || job.restarts > self.restarts;
-        if job.state.is_waiting() && self.record.state != State::Waiting && is_again {
-            // It is to run again.
-            self.waits();
-            self.left = None;
-        }
-        if changed {
-            self.write();
-            self.show_where_it_stands();
-        }
-        let linked = self.record.job.as_ref().is_some_and(|job| job.linked);
-        let interest = match () {
-            () if self.ending.is_some() || self.left.is_some() => Interest::Keen,
-            () if !job.state.is_determined() || job.state.is_waiting() => Interest::Waiting,
-            () if self.far.is_some() && linked => Interest::Content,
-            // Its host may be gone, and with it the job.
-            () if self.far.is_some() => Interest::Waiting,
-            () => Interest::Keen,
-        };
-        if let Some(watch) = &self.job {
-            watch.interest(interest);
-        }
-        None
-    }
-
-    /// A host has come: a new one, or the same over a new stream.
-    fn link(&mut self, linked: Linked) {
-        let Linked { run, trunk } = linked;
-        let begin = Begin {
-            id: self.record.id,
-            name: self.record.name.clone(),
-            base_url: door::base_url(&self.spec, &self.record),
-            work: self.spec.work.clone(),
-            outbound: self.batch.outbound,
-            scratch: self.batch.scratch.clone(),
-        };
-        if self.run != Some(run.id) {
-            self.run = Some(run.id);
-            self.restarts = run.restarts;
-            self.endpoint.send_replace(None);
-            self.record.state = State::Starting;
-            self.record.app_port = None;
-            self.door.phase(Phase::Starting);
-        }
-        if let Some(job) = &mut self.record.job {
-            job.node = Some(run.node);
-            job.restarts = job.restarts.max(run.restarts);
-        }
-        self.trunk.send_replace(Some(trunk.clone()));
-        let far = FarLife::begin(trunk, run.id, begin, Arc::clone(&self.log));
-        if self.ending.is_some() {
-            far.stop(self.spec.work.stop_grace);
-        }
-        self.far = Some(far);
-        if let Some(watch) = &self.job {
-            // Once more at once, for the node and the end of its time.
-            watch.interest(Interest::Keen);
-        }
-        self.write();
-        self.show_where_it_stands();
-    }
-
-    /// The host has gone, for good. What becomes of the job, Slurm says.
-    fn unlink(&mut self) {
-        self.trunk.send_replace(None);
-        self.endpoint.send_replace(None);
-        self.far = None;
-        if let Some(watch) = &self.job {
-            watch.interest(Interest::Keen);
-        }
-    }
-
-    fn carried(&mut self, carried: bool) {
-        if let Some(job) = &mut self.record.job {
-            job.linked = carried;
-        }
-        if !carried && let Some(watch) = &self.job {
-            watch.interest(Interest::Waiting);
-        }
-        self.write();
-    }
-
-    async fn hear_host(&mut self, news: FromHost) -> Option<End> {
-        match news {
-            FromHost::Starting => None,
-            FromHost::Answers(endpoint) => self.answers(endpoint).await.err(),
-            FromHost::Ended { end, cause: Cause::Own, .. } => Some(end),
-            FromHost::Ended { end, cause: Cause::Limit, .. } => Some(match end {
-                End::Stopped(Some(exit)) => {
-                    End::Job(format!("its job's time was over; its app ended with {exit}"))
-                }
-                _ => End::Job("its job's time was over".to_owned()),
-            }),
-            FromHost::Ended { end, cause: Cause::Slurm, .. } if self.ending.is_some() => Some(end),
-            FromHost::Ended { end, cause: Cause::Slurm, .. } => {
-                self.left = Some((end, Instant::now() + self.verdict()));
-                if let Some(watch) = &self.job {
-                    watch.interest(Interest::Keen);
-                }
-                None
-            }
-        }
-    }
-
-    async fn answers(&mut self, endpoint: Endpoint) -> Result<(), End> {
-        self.record.state = State::Running;
-        self.record.ready_at.get_or_insert_with(Timestamp::now);
-        self.record.app_port = match &endpoint {
-            Endpoint::Tcp(address) => Some(address.port()),
-            Endpoint::Unix(_) => None,
-        };
-        self.endpoint.send_replace(Some(endpoint));
-        self.door.phase(Phase::Running);
-        self.write();
-        if self.attached && !self.answered {
-            let url =
-                self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
-            self.answered = true;
-            self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
-        }
-        Ok(())
-    }
-
-    /// It has no node, or none any more.
-    fn waits(&mut self) {
-        self.record.state = State::Waiting;
-        self.record.app_port = None;
-        self.endpoint.send_replace(None);
-        self.show_where_it_stands();
-    }
-
-    fn show_where_it_stands(&mut self) {
-        if self.record.state == State::Waiting {
-            let summary = self.record.job.as_ref().map(|job| job.summary(Timestamp::now()));
-            self.door.phase(Phase::Waiting {
-                summary: summary.unwrap_or_else(|| "its job is being submitted".to_owned()),
-            });
-        }
-        if self.attached && self.record.job.is_some() && self.record.state != State::Running {
-            // One that does not read must not hold the session up.
-            let _ = self.launcher.try_send(&ToLauncher::Waits(Box::new(self.record.clone())));
-        }
-    }
-
-    /// Whether hosts still find this gateway, and not one that has taken over.
-    fn still_ours(&self) -> bool {
-        // What cannot be read at the moment says nothing.
-        Rendezvous::read(&self.opened.folder).map_or(true, |meet| meet == self.opened.meet)
     }
 
     async fn tell(&self, news: &ToLauncher) {
@@ -601,15 +411,8 @@ impl<'a> Gate<'a> {
         let _ = self.launcher.send(news, &[]).await;
     }
 
-    fn write(&self) {
-        if !self.still_ours() {
-            // Another's by now; the next look ends this one.
-            return;
-        }
-        // It serves all the same; what others read of it is older.
-        if let Err(error) = self.records.write(&self.record) {
-            tracing::warn!(%error, "the record cannot be written");
-        }
+    async fn write(&self) {
+        self.opened.papers.write(&self.record).await;
     }
 }
 

@@ -25,6 +25,7 @@ mod manner;
 mod node;
 mod output;
 mod own_end;
+mod papers;
 mod prepare;
 mod proof;
 mod watch;

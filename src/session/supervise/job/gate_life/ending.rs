@@ -27,7 +27,7 @@ const GOING: Duration = Duration::from_secs(10);
 /// How long Slurm may take to end a job before that is left to its owner: less than `stop` waits.
 const PARTING: Duration = Duration::from_secs(20);
 
-impl Gate<'_> {
+impl Gate {
     /// Slurm has ended its job: why, as far as Slurm, the host and we know.
     pub(super) fn ended_by_slurm(&self, job: &Job) -> End {
         if self.ending.is_some() {
@@ -56,7 +56,7 @@ impl Gate<'_> {
                 });
                 // A script that never came so far as to call has said why to nobody else.
                 let said = self.run.is_none().then(|| {
-                    let folder = self.opened.folder.path().display();
+                    let folder = self.opened.papers.path().display();
                     format!(" before it called; what it said is in {folder}/slurm-{id}.out")
                 });
                 let state = match state {

@@ -22,7 +22,7 @@ pub(super) struct Interruption {
     pub(super) until: Instant,
 }
 
-impl Gate<'_> {
+impl Gate {
     /// Whether it may go on after such an end: its owner has not asked for it, and nobody waits for its first URL, who would take
     /// the end for an answer. One that nobody uses gives its node back, and has another when somebody does.
     pub(super) fn stays_after(&self, end: &End) -> bool {
@@ -53,7 +53,7 @@ impl Gate<'_> {
         if let Some(job) = &mut self.record.job {
             job.linked = false;
         }
-        self.write();
+        self.write().await;
         self.door.phase(Phase::Interrupted { summary: why });
         if std::mem::take(&mut self.attached) {
             let record = Some(Box::new(self.record.clone()));
@@ -64,7 +64,7 @@ impl Gate<'_> {
     }
 
     /// Its owner wants another job for it, and may follow that.
-    pub(super) fn restart(&mut self, restart: Restart) {
+    pub(super) async fn restart(&mut self, restart: Restart) {
         let Restart { follower, answer } = restart;
         let follower = match follower.map(Channel::new).transpose() {
             Ok(follower) => follower,
@@ -85,7 +85,7 @@ impl Gate<'_> {
         (self.record.job, self.record.reason, self.record.ready_at) = (None, None, None);
         self.submit();
         self.waits();
-        self.write();
+        self.write().await;
         // Whoever asked may have gone.
         let _ = answer.send(Ok(()));
     }

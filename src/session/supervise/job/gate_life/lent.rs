@@ -47,7 +47,7 @@ struct Care {
     startup: Duration,
 }
 
-impl Gate<'_> {
+impl Gate {
     /// Whether its job is lent.
     pub(super) fn is_lent(&self) -> bool {
         self.batch.lent.is_some()
@@ -61,7 +61,7 @@ impl Gate<'_> {
             slurm: self.opened.slurm.clone(),
             lent,
             name: self.record.name.to_string(),
-            folder: self.opened.folder.path().to_owned(),
+            folder: self.opened.papers.path().to_owned(),
             startup: self.batch.startup_timeout,
         };
         let (gone, heard) = mpsc::channel(1);
