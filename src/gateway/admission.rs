@@ -31,7 +31,7 @@ const TERMINAL: &str = "terminal";
 /// Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The ways to the app. Bytes of WebSockets count otherwise than those of requests, so their connections are told apart.
+/// The ways to the app: one, or two where its use is counted, for bytes of WebSockets count otherwise than those of requests.
 pub(crate) struct App<D: Dial> {
     requests: Arc<Upstream<Way<Arc<D>>>>,
     sockets: Arc<Upstream<Way<Arc<D>>>>,
@@ -41,12 +41,18 @@ pub(crate) struct App<D: Dial> {
 impl<D: Dial> App<D> {
     /// The app called `name`, whose use is counted by `activity`.
     pub(crate) fn new(name: &str, dial: D, limits: &Limits, activity: &Activity) -> Self {
-        let dial = Arc::new(dial);
+        let (dial, mut limits) = (Arc::new(dial), limits.clone());
+        if activity.counts() {
+            // Together they are as many as there would be by one way.
+            limits.connections_per_app /= 2;
+        }
         let way = |carries| {
             let (dial, activity) = (Arc::clone(&dial), activity.clone());
             Upstream::named(name, Way::App { dial, activity, carries }, limits.clone())
         };
-        Self { requests: way(Carries::Requests), sockets: way(Carries::Messages), activity: activity.clone() }
+        let requests = way(Carries::Requests);
+        let sockets = if activity.counts() { way(Carries::Messages) } else { Arc::clone(&requests) };
+        Self { requests, sockets, activity: activity.clone() }
     }
 
     /// The way for this request, which is noted.
