@@ -23,6 +23,7 @@ mod here;
 mod look;
 mod manner;
 mod node;
+mod node_life;
 mod output;
 mod own_end;
 mod papers;
