@@ -12,6 +12,20 @@ const { chromium } = require('playwright-core');
 const quiet = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage', '--disable-default-apps'];
 
+// Chromium gives up what is under way when an interface of the machine comes or goes, as those of other tests do
+const networkChanged = 'net::ERR_NETWORK_CHANGED';
+
+/** Does it again, a few times, where nothing but that was in its way. */
+async function steadily(action) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await action();
+    } catch (error) {
+      if (tries === 5 || !String(error?.message).includes(networkChanged)) throw error;
+    }
+  }
+}
+
 /** The words of the command line: those without dashes, and those like `--name=value`. */
 export function commandLine() {
   const words = process.argv.slice(2);
@@ -61,6 +75,8 @@ export async function withPage(options, drive) {
     });
     watch(page);
     context.on('page', watch);
+    const goto = page.goto.bind(page);
+    page.goto = (...words) => steadily(() => goto(...words));
     context.on('console', (m) => {
       if (m.type() !== 'error') return;
       const at = m.location().url;
@@ -70,7 +86,8 @@ export async function withPage(options, drive) {
     });
     context.on('weberror', (e) => saw.console.push(String(e.error()).slice(0, 400)));
     // Chromium calls a request that is answered with 204 aborted
-    context.on('requestfailed', (r) => r.failure()?.errorText !== 'net::ERR_ABORTED' && saw.failed.push(`${r.url().slice(0, 200)} ${r.failure()?.errorText}`));
+    const passing = ['net::ERR_ABORTED', networkChanged];
+    context.on('requestfailed', (r) => !passing.includes(r.failure()?.errorText) && saw.failed.push(`${r.url().slice(0, 200)} ${r.failure()?.errorText}`));
     context.on('response', (r) => r.status() >= 400 && saw.refused.push(`${r.status()} ${r.url().slice(0, 200)}`));
     context.on('request', (r) => place(r.url()));
     try {
