@@ -252,8 +252,12 @@ fn in_job(its: &Allocation, ends_at: Option<Timestamp>, namespaces: &Outcome) ->
         Some(minutes) => format!("{} h {} min left", minutes / 60, minutes % 60),
         None => "how long it has is not known".to_owned(),
     };
-    let node = its.node.as_deref().map(|node| format!(" on {node}")).unwrap_or_default();
-    let detail = format!("job {}{node}, {left}", its.job);
+    let Some(node) = &its.node else {
+        // What slurmd starts has its name; the shell of salloc stays where it was typed.
+        let detail = format!("job {}, {left}; this shell is on none of its nodes", its.job);
+        return Finding::ok(what, format!("{detail}: sessions get there by slurm.allocation = \"dial\""));
+    };
+    let detail = format!("job {} on {node}, {left}", its.job);
     match namespaces {
         Outcome::Works => Finding::ok(what, format!("{detail}; namespaces work here")),
         _ => Finding::limited(
@@ -411,5 +415,9 @@ mod tests {
         assert_eq!(finding.detail, "job 7 on c1, 1 h 5 min left; namespaces work here");
         let finding = in_job(&its, None, &Outcome::Unknown(String::new()));
         assert_eq!(finding.verdict, Verdict::Limited);
+        let shell = Allocation::of([("SLURM_JOB_ID".into(), "7".into())]).unwrap().unwrap();
+        let finding = in_job(&shell, Some(ends), &Outcome::Works);
+        assert!(finding.detail.contains("on none of its nodes"), "{}", finding.detail);
+        assert!(!finding.detail.contains("namespaces"), "{}", finding.detail);
     }
 }
