@@ -182,7 +182,8 @@ impl<'a> Session<'a> {
         let mut log_len = self.log_len.clone();
         let mut renewed = Box::pin(self.door.renewed());
         let (mut ticks, mut time_left) = (interval(LOOK), TimeLeft::default());
-        let mut idle = None;
+        // Somebody has asked for its end; nobody has used it.
+        let (mut asked, mut idle) = (false, None);
         loop {
             let news = tokio::select! {
                 step = steps.recv() => News::Step(step),
@@ -209,21 +210,28 @@ impl<'a> Session<'a> {
                     self.tell(&ToLauncher::Detached).await;
                 }
                 News::Launcher(Some(FromLauncher::Stop)) => {
+                    (asked, idle) = (true, None);
                     // Full means that it is ending already.
                     let _ = stop.try_send(app_life::Stop { grace: self.stop_grace });
                 }
                 News::Launcher(Some(FromLauncher::Kill)) => {
+                    (asked, idle) = (true, None);
                     let _ = stop.try_send(app_life::Stop { grace: Duration::ZERO });
                 }
                 News::Launcher(None) => {
-                    self.attached = false;
+                    (self.attached, asked, idle) = (false, true, None);
                     let _ = stop.try_send(app_life::Stop { grace: Duration::ZERO });
                 }
+                // It ends already, for a better reason.
+                News::Idle(_) if asked => {}
                 News::Idle(after) => {
                     idle = Some(after);
                     let _ = stop.try_send(app_life::Stop { grace: self.stop_grace });
                 }
-                News::Stop(grace) => drop(stop.try_send(app_life::Stop { grace })),
+                News::Stop(grace) => {
+                    (asked, idle) = (true, None);
+                    let _ = stop.try_send(app_life::Stop { grace });
+                }
                 // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
                 News::Log(len) => drop(self.launcher.try_send(&ToLauncher::Log(len))),
                 News::Tick => {

@@ -84,6 +84,8 @@ pub(super) struct Gate {
     idle: Idle,
     /// It is to end because nobody has used it for so long.
     idled: Option<Duration>,
+    /// Its owner has asked for its end, or has not come back to it in time.
+    unwanted: bool,
     job: Option<Watch>,
     far: Option<FarLife>,
     run: Option<RunId>,
@@ -218,6 +220,7 @@ impl Gate {
             restarts_wanted,
             idle,
             idled: None,
+            unwanted: false,
             job: None,
             far: None,
             run: None,
@@ -358,21 +361,18 @@ impl Gate {
                     }
                     None
                 }
-                News::Launcher(Some(FromLauncher::Stop)) => self.stop(self.spec.work.stop_grace),
-                News::Launcher(Some(FromLauncher::Kill)) => self.stop(Duration::ZERO),
+                News::Launcher(Some(FromLauncher::Stop)) => self.told_to_stop(self.spec.work.stop_grace),
+                News::Launcher(Some(FromLauncher::Kill)) => self.told_to_stop(Duration::ZERO),
                 News::Launcher(None) => {
                     self.attached = false;
-                    self.stop(Duration::ZERO)
+                    self.told_to_stop(Duration::ZERO)
                 }
-                News::Stop(grace) => self.stop(grace),
+                News::Stop(grace) => self.told_to_stop(grace),
                 News::Restart(restart) => {
                     self.restart(restart).await;
                     None
                 }
-                News::Idle(after) => {
-                    self.idled = Some(after);
-                    self.stop(self.spec.work.stop_grace)
-                }
+                News::Idle(after) => self.is_idle(after),
                 News::Log(len) => {
                     // One that does not read (Ctrl-Z) must not hold the session up; the next length tells as much.
                     let _ = self.launcher.try_send(&ToLauncher::Log(len));

@@ -13,7 +13,7 @@ use crate::{
     config::paths::PrivateFolder,
     link,
     session::{
-        SessionSpec,
+        SessionSpec, State,
         supervise::{End, job::watch::Interest},
     },
 };
@@ -71,6 +71,21 @@ impl Gate {
             Some((End::Stopped(Some(exit)), _)) => End::Job(format!("{what}; its app ended with {exit}")),
             _ => End::Job(what),
         }
+    }
+
+    /// Somebody who may wants it to end, whatever it was about to do.
+    pub(super) fn told_to_stop(&mut self, grace: Duration) -> Option<End> {
+        (self.unwanted, self.idled) = (true, None);
+        self.stop(grace)
+    }
+
+    /// Nobody has used it for so long. That may be said late: of one that ends already, or is between two jobs, it is old news.
+    pub(super) fn is_idle(&mut self, after: Duration) -> Option<End> {
+        if self.ending.is_some() || self.record.state != State::Running {
+            return None;
+        }
+        self.idled = Some(after);
+        self.stop(self.spec.work.stop_grace)
     }
 
     /// It is to end: its host is asked, and where there is none, Slurm is told.

@@ -33,7 +33,11 @@ impl Gate {
             _ => false,
         };
         // A job that is lent is its owner's to replace.
-        unasked && !self.is_lent() && (self.resumed || !self.attached) && !self.batch.linger.is_zero()
+        unasked
+            && !self.unwanted
+            && !self.is_lent()
+            && (self.resumed || !self.attached)
+            && !self.batch.linger.is_zero()
     }
 
     /// Its job is over and gone. It keeps nothing of it but its number.
@@ -93,7 +97,7 @@ impl Gate {
     /// Nobody starts it again: its end, where it is between two jobs.
     pub(super) fn give_up(&mut self) -> Option<End> {
         let interruption = self.interruption.take()?;
-        self.ending = Some(Instant::now());
+        (self.ending, self.unwanted) = (Some(Instant::now()), true);
         Some(interruption.end)
     }
 }
