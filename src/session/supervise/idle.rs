@@ -83,18 +83,31 @@ impl Watched {
                     return;
                 }
                 // It ends now; what comes after it, if anything does, is another run.
-                let mut endpoint = self.endpoint.clone();
-                if endpoint.wait_for(Option::is_none).await.is_err() {
+                if !self.has_gone().await {
                     return;
                 }
+                continue;
             }
             let near = judge.left() <= WARNING.min(after / 5);
             if near && !warned {
                 self.warn(judge.left());
             }
             warned = near;
-            sleep(judge.interval()).await;
+            // An app that goes is seen at once: the next one has all its time, however soon it comes.
+            tokio::select! {
+                () = sleep(judge.interval()) => {}
+                gone = self.has_gone(), if look != Look::Absent => {
+                    if !gone {
+                        return;
+                    }
+                }
+            }
         }
+    }
+
+    /// Waits until no app answers any more. `false` where the session has ended.
+    async fn has_gone(&self) -> bool {
+        self.endpoint.clone().wait_for(Option::is_none).await.is_ok()
     }
 
     async fn look(&self) -> (Look, Option<&'static str>) {
