@@ -87,6 +87,11 @@ impl Gate {
     /// A host has come: a new one, or the same over a new stream.
     pub(super) async fn link(&mut self, linked: Linked) {
         let Linked { run, trunk } = linked;
+        if self.opened.expected.borrow().job != Some(run.job) {
+            // Of a job that has been given up meanwhile.
+            trunk.cut();
+            return;
+        }
         let begin = Begin {
             id: self.record.id,
             name: self.record.name.clone(),
