@@ -43,7 +43,7 @@ pub(super) struct Born<'a> {
 pub(super) struct Session<'a> {
     record: Record,
     records: &'a Records,
-    launcher: Channel,
+    launcher: Arc<Channel>,
     stop_grace: Duration,
     terminals: Terminals,
     door: door::Door,
@@ -148,7 +148,7 @@ impl<'a> Session<'a> {
         let session = Self {
             record,
             records,
-            launcher,
+            launcher: Arc::new(launcher),
             stop_grace: spec.work.stop_grace,
             terminals,
             door,
@@ -207,7 +207,7 @@ impl<'a> Session<'a> {
                 News::Step(None) => return (End::Broken("nobody watches over its app".to_owned()), None),
                 News::Launcher(Some(FromLauncher::Detach)) => {
                     self.attached = false;
-                    self.tell(&ToLauncher::Detached).await;
+                    self.tell(ToLauncher::Detached);
                 }
                 News::Launcher(Some(FromLauncher::Stop)) => {
                     (asked, idle) = (true, None);
@@ -251,9 +251,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn tell(&self, news: &ToLauncher) {
-        // One that does not listen any more has gone, which is noticed where it is heard from.
-        let _ = self.launcher.send(news, &[]).await;
+    /// Tells whoever launched it, when there is room for that: one that does not read (Ctrl-Z) must not hold the session up, and is
+    /// to find this when it goes on.
+    fn tell(&self, news: ToLauncher) {
+        let launcher = Arc::clone(&self.launcher);
+        tokio::spawn(async move {
+            // One that does not listen any more has gone, which is noticed where it is heard from.
+            let _ = launcher.send(&news, &[]).await;
+        });
     }
 
     async fn ready(&mut self, endpoint: Endpoint) -> Result<(), End> {
@@ -268,7 +273,7 @@ impl<'a> Session<'a> {
         self.records.write(&self.record).map_err(|error| End::Broken(error.to_string()))?;
         let url =
             self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
-        self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
+        self.tell(ToLauncher::Ready { record: Box::new(self.record.clone()), url });
         Ok(())
     }
 }

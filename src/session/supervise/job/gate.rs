@@ -13,7 +13,7 @@ use slurm::Slurm;
 use tokio::sync::watch;
 
 use super::{
-    gate_life::{Gate, Opened},
+    gate_life::{Gate, Opened, Over},
     papers::Papers,
     proof::settle,
 };
@@ -44,14 +44,17 @@ pub fn run() -> ExitCode {
     let Ok(spec) = protocol::from_file::<SessionSpec>(spec) else { return ExitCode::FAILURE };
     let footprint = spec.work.sandbox.footprint.clone();
     let born = Born { launcher: &launcher, ssh: &ssh, listener, link };
-    let Finished { end, record, tail } = match live(spec, born) {
+    let (Finished { end, record, tail }, follower) = match live(spec, born) {
         Ok(finished) => finished,
-        Err(why) => Finished { end: End::Broken(why), record: None, tail: Vec::new() },
+        Err(why) => (Finished { end: End::Broken(why), record: None, tail: Vec::new() }, None),
     };
     let removed = footprint.remove(lock.as_fd());
     drop(ssh);
+    let ended = ToLauncher::Ended { end, record, tail };
     // Nobody may be there to hear it; the record says the same.
-    let _ = protocol::send(launcher.as_fd(), &ToLauncher::Ended { end, record, tail }, &[]);
+    for listener in [Some(launcher), follower].iter().flatten() {
+        let _ = protocol::send(listener.as_fd(), &ended, &[]);
+    }
     if removed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -63,7 +66,8 @@ pub(super) struct Born<'a> {
     pub(super) link: OwnedFd,
 }
 
-fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
+/// Lives. How it ended, and who joined it last.
+fn live(spec: SessionSpec, born: Born<'_>) -> Result<(Finished, Option<OwnedFd>), String> {
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     // It holds the tokens and the link's key: no other process of this user may look in.
     prctl::set_dumpable(false).map_err(|errno| failed("closing its memory")(errno.into()))?;
@@ -88,7 +92,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     let (pump, output, log_len) = LogPump::go_on(&record.log, spec.max_log)
         .map_err(|error| format!("cannot write {}: {error}", record.log.display()))?;
     let writer = later.bring_to(diagnostics).map_err(failed("starting a thread"))?;
-    let (end, record) = runtime.block_on(async {
+    let Over { end, record, follower } = runtime.block_on(async {
         let opened = open(&spec, &folder, Arc::clone(&records), born.link);
         match opened.and_then(|opened| {
             Gate::open(
@@ -108,7 +112,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
                     put_down(&mut record, &end);
                     let _ = records.write(&record);
                 }
-                (end, record)
+                Over { end, record, follower: None }
             }
         }
     });
@@ -126,7 +130,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<Finished, String> {
     pump.finish();
     writer.finish();
     let tail = log::tail(&log, 20);
-    Ok(Finished { end, record: Some(Box::new(record)), tail })
+    Ok((Finished { end, record: Some(Box::new(record)), tail }, follower))
 }
 
 /// Opens the link, and says in the session's folder where.

@@ -61,7 +61,9 @@ pub(super) struct Gate {
     spec: SessionSpec,
     batch: BatchSpec,
     record: Record,
-    launcher: Channel,
+    launcher: Arc<Channel>,
+    /// The other end of that, if it is not of the process that launched us: who asked for it to be started again.
+    follower: Option<OwnedFd>,
     attached: bool,
     /// Another gateway had it before, or another job: whoever gave it this one may go, and the session goes on.
     resumed: bool,
@@ -102,6 +104,14 @@ pub(super) struct Gate {
     host_gone: Option<mpsc::Receiver<End>>,
     /// In a job that is lent: its host was told that the time is over.
     time_is_told: bool,
+}
+
+/// What is left of a gate.
+pub(super) struct Over {
+    pub(super) end: End,
+    pub(super) record: Record,
+    /// Whoever joined it last, and may still wait for a word.
+    pub(super) follower: Option<OwnedFd>,
 }
 
 /// What a gate hears from the rest of its process.
@@ -202,7 +212,8 @@ impl Gate {
             batch,
             spec,
             record,
-            launcher,
+            launcher: Arc::new(launcher),
+            follower: None,
             attached: true,
             resumed,
             again: false,
@@ -234,8 +245,8 @@ impl Gate {
         })
     }
 
-    /// From the submission of the job to the session's end.
-    pub(super) async fn live(mut self) -> (End, Record) {
+    /// From the submission of the job to the session's end, of which `follower` is to be told, too.
+    pub(super) async fn live(mut self) -> Over {
         let there_already = self.batch.resume.take();
         match there_already.or_else(|| self.batch.lent.as_ref().map(|lent| lent.job.clone())) {
             Some(job) => self.watch(job).await,
@@ -256,7 +267,7 @@ impl Gate {
                 let end = End::TakenOver;
                 let why = end.to_string();
                 tokio::join!(self.door.close(&why), self.ssh.close());
-                return (end, self.record);
+                return Over { end, record: self.record, follower: self.follower };
             }
             if self.submitting.is_some()
                 && let Ok(id) = submitted(&mut self.submitting).await
@@ -283,7 +294,7 @@ impl Gate {
         if let Err(error) = forget_secrets(self.opened.papers.folder()) {
             tracing::warn!(%error, "what the link needed is still in the session's folder");
         }
-        (end, self.record)
+        Over { end, record: self.record, follower: self.follower }
     }
 
     /// Until it, or its job, has ended.
@@ -351,13 +362,13 @@ impl Gate {
                 }
                 News::Launcher(Some(FromLauncher::Detach)) => {
                     self.attached = false;
-                    self.tell(&ToLauncher::Detached).await;
+                    self.tell(ToLauncher::Detached);
                     None
                 }
                 News::Launcher(said) if self.resumed => {
                     self.attached = false;
                     if said.is_some() {
-                        self.tell(&ToLauncher::Detached).await;
+                        self.tell(ToLauncher::Detached);
                     }
                     None
                 }
@@ -406,9 +417,14 @@ impl Gate {
         self.submitting = Some(spawn_blocking(move || submission::submit(&slurm, batch, &folder)));
     }
 
-    async fn tell(&self, news: &ToLauncher) {
-        // One that does not listen any more has gone, which is noticed where it is heard from.
-        let _ = self.launcher.send(news, &[]).await;
+    /// Tells whoever launched or follows it, when there is room for that: one that does not read (Ctrl-Z) must not hold the session
+    /// up, and is to find this when it goes on.
+    fn tell(&self, news: ToLauncher) {
+        let launcher = Arc::clone(&self.launcher);
+        tokio::spawn(async move {
+            // One that does not listen any more has gone, which is noticed where it is heard from.
+            let _ = launcher.send(&news, &[]).await;
+        });
     }
 
     async fn write(&self) {

@@ -182,7 +182,7 @@ impl Gate {
             let url =
                 self.door.handle().url().map_err(|error| End::Broken(format!("making a token: {error}")))?;
             self.answered = true;
-            self.tell(&ToLauncher::Ready { record: Box::new(self.record.clone()), url }).await;
+            self.tell(ToLauncher::Ready { record: Box::new(self.record.clone()), url });
         }
         Ok(())
     }

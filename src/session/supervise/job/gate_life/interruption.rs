@@ -1,6 +1,8 @@
 //! Between two jobs: a session whose job Slurm has ended keeps its name and its URL, until its owner starts it again, stops it,
 //! or does neither for long enough.
 
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
 use tokio::time::Instant;
 
 use super::Gate;
@@ -62,7 +64,7 @@ impl Gate {
         if std::mem::take(&mut self.attached) {
             let record = Some(Box::new(self.record.clone()));
             let tail = log::tail(&self.record.log, 20);
-            self.tell(&ToLauncher::Ended { end: end.clone(), record, tail }).await;
+            self.tell(ToLauncher::Ended { end: end.clone(), record, tail });
         }
         self.interruption = Some(Interruption { end, until: Instant::now() + self.batch.linger });
     }
@@ -70,7 +72,9 @@ impl Gate {
     /// Its owner wants another job for it, and may follow that.
     pub(super) async fn restart(&mut self, restart: Restart) {
         let Restart { follower, answer } = restart;
-        let follower = match follower.map(Channel::new).transpose() {
+        let joined = |socket: OwnedFd| Ok((socket.try_clone()?, Channel::new(socket)?));
+        let follower: io::Result<_> = follower.map(joined).transpose();
+        let follower = match follower {
             Ok(follower) => follower,
             Err(error) => {
                 let _ = answer.send(Err(error.to_string()));
@@ -81,9 +85,10 @@ impl Gate {
             let _ = answer.send(Err("its job is not over: there is nothing to start again".to_owned()));
             return;
         }
-        if let Some(follower) = follower {
+        if let Some((socket, follower)) = follower {
             // It may go, as one who attaches: the session has its owner's word already.
-            (self.launcher, self.attached, self.answered) = (follower, true, false);
+            (self.launcher, self.attached, self.answered) = (Arc::new(follower), true, false);
+            self.follower = Some(socket);
         }
         (self.resumed, self.again) = (true, true);
         (self.record.job, self.record.reason, self.record.ready_at) = (None, None, None);
