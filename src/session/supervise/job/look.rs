@@ -16,15 +16,26 @@ use crate::sys::spawn::role;
 
 const THERE: &str = "there";
 const GONE: &str = "gone";
+const HIDDEN: &str = "hidden";
 
 /// The role `@host-in-job FOLDER`, run on the node by srun: says whether the host is there of the session with this folder.
 pub fn run() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(2).map(PathBuf::from) else { return ExitCode::FAILURE };
-    let word = if host_process(&folder).is_some() { THERE } else { GONE };
+    let word = match host_process(&folder) {
+        Some(_) => THERE,
+        None if hides_processes(Path::new("/proc")) => HIDDEN,
+        None => GONE,
+    };
     match io::stdout().write_all(word.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Whether this `/proc` shows not all processes (its option `hidepid`): a host's is among those that it hides even from their own
+/// user, for it has closed its memory (`proc_pid(5)`, `PR_SET_DUMPABLE`). The first of all is root's, and shown to all where any is.
+fn hides_processes(proc: &Path) -> bool {
+    fs::read(proc.join("1/stat")).is_err()
 }
 
 /// The host process on this node of the session with this folder of records, if it is this user's.
@@ -68,6 +79,7 @@ pub(super) fn is_there(
     match std::str::from_utf8(&said) {
         Ok(THERE) => Ok(true),
         Ok(GONE) => Ok(false),
+        Ok(HIDDEN) => Err(failed(format!("{node} shows nobody which processes there are (hidepid)"))),
         _ => Err(failed("what came back says nothing".to_owned())),
     }
 }
