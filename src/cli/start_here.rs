@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     os::fd::{AsFd, BorrowedFd},
     process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
 };
 
 use nix::{
@@ -28,12 +29,14 @@ use crate::{
         launch::{End, FromLauncher},
         read_record, wait_for_a_gateway,
     },
-    sys::process::{PidFd, signals},
+    sys::process::{PidFd, ends_within, signals},
     words::{SessionId, SessionName},
 };
 
 /// How often to show what the app has printed, in milliseconds: it comes through a file on another machine.
 const SHOW: u16 = 500;
+/// How long the command that has brought a gateway may take to say its last: the app answers here sooner than over the link.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 pub(super) fn start(
     args: &StartArgs,
@@ -103,7 +106,8 @@ struct Here<'a> {
 
 /// The command that is to bring a gateway.
 struct Attaching {
-    child: Child,
+    /// Until it is left to itself.
+    child: Option<Child>,
     held: PidFd,
 }
 
@@ -194,8 +198,10 @@ impl Here<'_> {
     }
 
     fn hear_how_attaching_ended(&mut self) {
-        let Some(mut attaching) = self.attaching.take() else { return };
-        match attaching.child.wait() {
+        let Some(mut child) = self.attaching.take().and_then(|mut attaching| attaching.child.take()) else {
+            return;
+        };
+        match child.wait() {
             Ok(status) if status.success() => {}
             Ok(status) => {
                 self.output.note(format_args!("shlogin: slurm.attach_command ended with {status}"));
@@ -206,8 +212,11 @@ impl Here<'_> {
     }
 
     /// Lets it go on by itself.
-    fn leave(self) -> Result<ExitCode, Failure> {
+    fn leave(mut self) -> Result<ExitCode, Failure> {
         self.host.detach().map_err(Failure::io("cannot let the session's host go"))?;
+        if let Some(attaching) = self.attaching.take() {
+            attaching.finish(if self.args.slurm.no_wait { Duration::ZERO } else { LAST_WORDS });
+        }
         let record = &self.spec.record;
         let folder = PrivateFolder::existing(&in_allocation::folder_of(record)).ok().flatten();
         let now = folder.and_then(|folder| read_record(&folder).ok().flatten());
@@ -277,14 +286,23 @@ impl Attaching {
         let child = command.spawn()?;
         let number = i32::try_from(child.id()).map_err(std::io::Error::other)?;
         let held = PidFd::open(Pid::from_raw(number))?;
-        Ok(Self { child, held })
+        Ok(Self { child: Some(child), held })
+    }
+
+    /// Lets it come to its end: for so long it is waited for, and then it is left to itself.
+    fn finish(mut self, limit: Duration) {
+        if let Some(mut child) = self.child.take() {
+            ends_within(&mut child, limit);
+        }
     }
 }
 
 impl Drop for Attaching {
     fn drop(&mut self) {
-        // It has nobody left to bring a gateway to, or has brought it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It has nobody left to bring a gateway to.
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
