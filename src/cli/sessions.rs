@@ -22,6 +22,7 @@ use crate::{
     session::{
         IdleReport, JobRecord, Record, Records, State, Which,
         control::{Answer, Client, Request},
+        forget_secrets,
     },
 };
 
@@ -137,10 +138,19 @@ pub(super) fn settle_jobs(records: &mut [Record]) {
             record.reason = Some(format!("{gone}its job {id} is {}", its.state));
             record.state = State::Ended;
             record.ended_at = Some(jiff::Timestamp::now());
-            // What cannot be written now is found again at the next look.
-            let _ = records_of(record).map(|records| records.write(record));
+            // What cannot be done now is found again at the next look.
+            let _ = put_down(record);
         }
     }
+}
+
+/// Writes down the end of a session that had nobody left to do so, and removes what only its life needed.
+pub(super) fn put_down(record: &Record) -> Result<(), Failure> {
+    let records = records_of(record)?;
+    if let Some(folder) = PrivateFolder::existing(&folder_of(record))? {
+        forget_secrets(&folder).map_err(Failure::io(format!("cannot remove the keys of {}", record.name)))?;
+    }
+    Ok(records.write(record)?)
 }
 
 pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
@@ -176,6 +186,7 @@ pub(super) fn gateway_is_here(record: &Record) -> Result<(), Failure> {
     if let Some(node) = record.node.as_deref().filter(|_| !record.is_here()) {
         // On a node of its own job, no gateway is to be.
         let elsewhere = |job: &JobRecord| !(job.lent && is_node_of(job));
+        let elsewhere = |job: &JobRecord| record.state != State::Interrupted && elsewhere(job);
         let attach = if record.job.as_ref().is_some_and(elsewhere) {
             format!(", or take it over by `shlogin attach {}`", record.name)
         } else {

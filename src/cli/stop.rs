@@ -9,7 +9,7 @@ use super::{
     Failure,
     args::StopArgs,
     output::Output,
-    sessions::{gateway_is_here, records, records_of, settle_jobs},
+    sessions::{gateway_is_here, put_down, records, settle_jobs},
     stop_lent,
 };
 use crate::{
@@ -83,7 +83,7 @@ fn cancel(record: &mut Record) -> Result<(), Failure> {
     record.state = State::Ended;
     record.reason = Some(format!("its gateway was gone; its job {job} was cancelled"));
     record.ended_at = Some(jiff::Timestamp::now());
-    Ok(records_of(record)?.write(record)?)
+    put_down(record)
 }
 
 fn choose(args: &StopArgs, records: &Records) -> Result<Vec<Record>, Failure> {

@@ -22,7 +22,7 @@ pub use record::{
     DIAGNOSTICS, GatewayRecord, Record, Records, RecordsError, SshRecord, State, Which, log_path,
     pid_namespace, read as read_record,
 };
-pub use spec::{GatewaySpec, SessionSpec, Work};
+pub use spec::{GatewaySpec, SessionSpec, Work, forget_secrets};
 pub use supervise::{
     End, FromHostHere, HostHere, host_process, run as run_supervisor, run_gate, run_host, run_host_in_job,
     wait_for_a_gateway,

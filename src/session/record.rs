@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::{JobRecord, Lock};
+use super::{JobRecord, Lock, forget_secrets};
 use crate::{
     activity::Activity,
     config::{
@@ -346,7 +346,9 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
         record.ended_at = Some(Timestamp::now());
         // What cannot be removed or written now is tried again at the next look.
         let _ = remove_leftovers(&record);
-        let _ = write(folder, &record);
+        if forget_secrets(folder).is_ok() {
+            let _ = write(folder, &record);
+        }
     }
     record
 }

@@ -11,6 +11,7 @@ use crate::{
         paths::{Durability, PrivateFolder},
     },
     host::{AppSpec, Link, LocalHost, Target},
+    link,
     sandbox::SandboxSpec,
     words::{Isolation, SessionId, SessionName, TmpMode},
 };
@@ -55,7 +56,7 @@ impl SessionSpec {
     ///
     /// # Errors
     /// As `unlink(2)`; one that is not there is no error.
-    pub fn remove_from(folder: &PrivateFolder) -> io::Result<()> {
+    fn remove_from(folder: &PrivateFolder) -> io::Result<()> {
         match std::fs::remove_file(folder.path().join(SAVED)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -72,6 +73,14 @@ impl SessionSpec {
         spec.work.app.env = std::env::vars_os().collect();
         Ok(spec)
     }
+}
+
+/// Removes what another gateway of a session in a job would need, from its folder of records: nobody takes over one that has ended.
+///
+/// # Errors
+/// As `unlink(2)`; what is not there is no error.
+pub fn forget_secrets(folder: &PrivateFolder) -> io::Result<()> {
+    link::remove_keys(folder).and(SessionSpec::remove_from(folder))
 }
 
 /// What a session does, on whichever machine: its sandbox and its app.

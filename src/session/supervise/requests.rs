@@ -142,7 +142,9 @@ impl Requests {
     async fn restart(&self, follower: Option<OwnedFd>) -> Result<(), String> {
         let (answer, answered) = oneshot::channel();
         let told = self.restart.send(Restart { follower, answer }).await;
-        told.ok().and(answered.await.ok()).unwrap_or_else(|| Err("it runs in no job".to_owned()))
+        told.ok()
+            .and(answered.await.ok())
+            .unwrap_or_else(|| Err("it runs in no job, or has just ended".to_owned()))
     }
 
     async fn exec(&self, client: &Channel, terminal: bool, fds: Vec<OwnedFd>) -> io::Result<()> {

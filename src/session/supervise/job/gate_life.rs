@@ -29,7 +29,7 @@ use crate::{
     link::{Expected, Linked, Links, RunId},
     sandbox::protocol::Endpoint,
     session::{
-        BatchSpec, JobRecord, Record, SessionSpec, State,
+        BatchSpec, JobRecord, Record, SessionSpec, State, forget_secrets,
         supervise::{
             End, FromLauncher, ToLauncher, door,
             idle::{Idle, Watched},
@@ -45,7 +45,6 @@ use crate::{
     sys::message,
     terminal::Terminals,
 };
-pub(super) use ending::forget_secrets;
 use interruption::Interruption;
 
 /// What was opened before the session.

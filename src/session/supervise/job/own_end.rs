@@ -10,13 +10,13 @@ use std::{
 
 use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
 
-use super::{gate_life::forget_secrets, here::FromHostHere, manner::Manner};
+use super::{here::FromHostHere, manner::Manner};
 use crate::{
     config::paths::PrivateFolder,
     host::Channel,
     sandbox::protocol,
     session::{
-        State,
+        State, forget_secrets,
         record::{read, write},
         supervise::{End, FromLauncher, life::put_down},
     },

@@ -9,13 +9,9 @@ use tokio::{
 };
 
 use super::Gate;
-use crate::{
-    config::paths::PrivateFolder,
-    link,
-    session::{
-        SessionSpec, State,
-        supervise::{End, job::watch::Interest},
-    },
+use crate::session::{
+    State,
+    supervise::{End, job::watch::Interest},
 };
 
 /// What a host may take longer than its app, to end.
@@ -174,9 +170,4 @@ impl Gate {
             }
         }
     }
-}
-
-/// Nobody takes over a session that has ended.
-pub(in super::super) fn forget_secrets(folder: &PrivateFolder) -> std::io::Result<()> {
-    link::remove_keys(folder).and(SessionSpec::remove_from(folder))
 }
