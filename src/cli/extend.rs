@@ -8,7 +8,7 @@ use slurm::{ChangeError, Slurm, TimeLimit};
 use super::{Failure, args::ExtendArgs, output::Output, sessions::records};
 use crate::{
     config::{Config, Overrides},
-    session::Which,
+    session::{State, Which},
 };
 
 pub(super) fn extend(args: &ExtendArgs, output: &Output) -> Result<ExitCode, Failure> {
@@ -17,6 +17,12 @@ pub(super) fn extend(args: &ExtendArgs, output: &Output) -> Result<ExitCode, Fai
     let Some(job) = &record.job else {
         return Err(Failure::Session(format!("{name} runs in no job: its time is not limited")));
     };
+    if record.state == State::Interrupted {
+        return Err(Failure::Session(format!(
+            "job {} gets no more time: it is over; `shlogin restart {name}` asks for another",
+            job.id
+        )));
+    }
     let config = Config::load(&Overrides::default())?.config;
     let failed = |error: &dyn std::fmt::Display| {
         Failure::Session(format!("job {} gets no more time: {error}", job.id))

@@ -279,7 +279,11 @@ impl<D: Dial> Door<D> {
         match told.ok().and(answered.await.ok()) {
             Some(Ok(())) => redirect(back_to, None),
             Some(Err(why)) => pages::notice(StatusCode::CONFLICT, "Not started again", &why),
-            None => pages::notice(StatusCode::CONFLICT, "Not started again", "This session runs in no job."),
+            None => pages::notice(
+                StatusCode::CONFLICT,
+                "Not started again",
+                "This session runs in no job, or has just ended.",
+            ),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::harness::{Running, Site, heavy, place::place, program::bare, seconds, until};
+use crate::harness::{Running, Session, Site, heavy, place::place, program::bare, seconds, until};
 
 const ISOLATED: [&str; 2] = ["--network", "isolated"];
 
@@ -49,6 +49,26 @@ pub(crate) fn a_session_ends_where_proc_hides_processes(site: &Site) {
     command.env_clear().envs(alice.environment()).current_dir(&alice.home);
     Running::spawn(command).finish(seconds(30)).ok().says("hidden");
     alice.wait_until_nothing_is_left(seconds(2));
+}
+
+/// With `hidepid`, /proc does not show the host of a session, either: who looks for it there sees nothing, which is no end.
+pub(crate) fn a_host_that_proc_hides_is_not_gone(site: &Site) {
+    let alice = &site.alice;
+    let look = |mount: &str| {
+        let inside = format!(
+            "set -e; {mount}; exec setpriv --reuid {} --regid {} --clear-groups {} @host-in-job /no/such/folder",
+            alice.uid,
+            alice.gid,
+            place().program().display()
+        );
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &inside]);
+        Running::spawn(command).finish(seconds(10)).ok().stdout
+    };
+    assert_eq!(look("true"), "gone");
+    for hidepid in ["1", "2"] {
+        assert_eq!(look(&format!("mount -t proc -o hidepid={hidepid} proc /proc")), "hidden");
+    }
 }
 
 /// `list` once took sessions for dead, and removed their /tmp, where it was asked with another environment or inside one.
@@ -115,6 +135,22 @@ pub(crate) fn a_stopped_start_does_not_hold_its_session_up(site: &Site) {
         fs::metadata(&log).is_ok_and(|log| log.len() > 600_000).then_some(())
     });
     alice.shlogin(&["stop", "chatty"]).ok();
+    start.signal(Signal::SIGCONT);
+    start.finish(seconds(20));
+    alice.wait_until_nothing_is_left(seconds(2));
+
+    // Stopped before its app answers, it finds its URL when it goes on; but the session does not wait for that.
+    let app =
+        format!("read x < go; yes noise | head -n 100000; exec /usr/bin/python3 {}", place().app().display());
+    let words = ["start", "--name", "early", "--network", "isolated", "--", "sh", "-c", &app];
+    let start = Running::spawn(alice.shlogin_command(&words));
+    let session = Session { user: alice, json: until(seconds(20), "it starts", || alice.list().pop()) };
+    start.signal(Signal::SIGSTOP);
+    alice.run(&["sh", "-c", "echo > go"]).ok();
+    session.wait_until(seconds(20), "running");
+    let url = alice.shlogin(&["url", "early"]).ok().stdout;
+    assert_eq!(session.signed_in().get("/").text(), "tiny", "{url}");
+    alice.shlogin(&["stop", "early"]).ok();
     start.signal(Signal::SIGCONT);
     start.finish(seconds(20));
     alice.wait_until_nothing_is_left(seconds(2));

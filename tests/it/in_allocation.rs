@@ -434,6 +434,38 @@ pub(crate) fn a_session_without_a_gateway_is_ended_from_either_side(site: &Site)
     cluster.wait_until_nothing_is_left(seconds(30), alice);
 }
 
+/// It is not killed by the answer of the app that it has brought a gateway to, nor by a `start` that does not wait.
+pub(crate) fn the_command_that_brings_a_gateway_comes_to_its_end(site: &Site) {
+    let (cluster, alice) = (Cluster::shared(), &site.alice);
+    let conf = format!("SLURM_CONF={}", cluster.slurm_conf().display());
+    let mut shell =
+        Terminal::run(alice, &["env", &conf, "srun", "-Q", "-w", "c1", "--pty", "bash", "--norc"]);
+    shell.keys("export SHLOGIN_SLURM_ALLOCATION=dial\r");
+    let go = alice.home.join("go");
+    alice.run(&["mkfifo", &go.display().to_string()]).ok();
+    let command = format!("sh,-c,read word < {}; echo the-url-of-{{name}}-$word", go.display());
+    shell.keys(&format!("export SHLOGIN_SLURM_ATTACH_COMMAND='{command}'; echo rea''dy\r"));
+    shell.wait_for(seconds(20), "ready\r\n");
+    let say = |word: &str| alice.run(&["sh", "-c", &format!("echo {word} > go")]).ok();
+
+    shell.keys(&format!("{}; echo first-$?\r", line_of_start("first", &[], &[])));
+    until(seconds(20), "it waits", || alice.list().into_iter().find(|record| record["name"] == "first"));
+    cluster.shlogin(alice, &["attach", "first"]).ok();
+    shell.wait_for(seconds(10), "first answers");
+    say("came");
+    shell.wait_for(seconds(10), "the-url-of-first-came\r\n");
+    shell.wait_for(seconds(10), "first-0");
+
+    shell.keys(&format!("{}; echo second-$?\r", line_of_start("second", &["--no-wait"], &[])));
+    shell.wait_for(seconds(20), "second-0");
+    say("late");
+    shell.wait_for(seconds(10), "the-url-of-second-late\r\n");
+    cluster.shlogin(alice, &["stop", "first", "second"]).ok();
+    shell.keys("exit\r");
+    shell.finish(seconds(20));
+    cluster.wait_until_nothing_is_left(seconds(30), alice);
+}
+
 pub(crate) fn a_script_s_own_session_ends_with_its_status_or_with_its_job(site: &Site) {
     let (cluster, alice) = (Cluster::shared(), &site.alice);
     let start = |name: &str, variable: &str| {

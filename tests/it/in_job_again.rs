@@ -10,6 +10,7 @@ use crate::harness::{
     browser::keep,
     cluster::{Cluster, Node, OwnCluster},
     http::Gate,
+    place::place,
     program::bare,
     seconds, until,
 };
@@ -149,6 +150,69 @@ pub(crate) fn a_session_that_nobody_used_is_started_again(site: &Site) {
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 }
 
+/// Between two jobs it is stopped, and not kept for longer, whatever ended its job.
+pub(crate) fn a_session_that_nobody_used_ends_as_others_do(site: &Site) {
+    let (cluster, alice) = (Cluster::shared(), &site.alice);
+    let idle = ["--idle-timeout", "5s"];
+    let session = start(cluster, alice, "1h", &idle, &[]);
+    session.wait_until(seconds(40), "interrupted");
+    cluster.shlogin(alice, &["extend", "job", "--by", "1h"]).ended_with(125).says("shlogin restart job");
+    session.stop();
+    assert_eq!(session.show()["reason"], "nobody used it for 5 s");
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+
+    let session = start(cluster, alice, "2s", &idle, &[]);
+    let record = session.wait_until(seconds(40), "ended");
+    assert_eq!(record["reason"], "nobody used it for 5 s");
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+
+    // Its owner asks for its end while it is being ended for another reason.
+    let session = start(cluster, alice, "1h", &idle, &["+deaf"]);
+    until(seconds(40), "it is to end", || {
+        let left = alice.shlogin(&["show", "job"]).ok().stdout;
+        left.contains("ends now").then_some(())
+    });
+    session.stop();
+    let record = session.show();
+    assert!(record["reason"].as_str().unwrap().starts_with("it was stopped"), "{record:#}");
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+}
+
+pub(crate) fn whoever_follows_a_restart_holds_nothing_up_and_hears_the_end(site: &Site) {
+    let alice = &site.alice;
+    let cluster = &*OwnCluster::new(&[]);
+    let hold = |what: &str| cluster.slurm(&["scontrol", "update", "PartitionName=debug", what]);
+    let app = format!("yes noise | head -n 100000; exec /usr/bin/python3 {}", place().app().display());
+    let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
+    command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
+    let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
+
+    cancel(cluster, &session);
+    hold("State=DOWN");
+    let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));
+    follower.wait_for(seconds(20), "waits for a node");
+    session.stop();
+    let said = follower.finish(seconds(20));
+    assert!(said.code() == 125 && said.stderr.contains("job did not start: it was stopped"), "{said:?}");
+    hold("State=UP");
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+
+    let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
+    command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
+    let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
+    cancel(cluster, &session);
+    hold("State=DOWN");
+    let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));
+    follower.wait_for(seconds(20), "waits for a node");
+    follower.signal(Signal::SIGSTOP);
+    hold("State=UP");
+    session.wait_until(seconds(60), "running");
+    session.stop();
+    follower.signal(Signal::SIGCONT);
+    follower.finish(seconds(20));
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+}
+
 /// By its node's failure, and by its time: what is told, and that it goes on elsewhere.
 pub(crate) fn a_session_whose_node_failed_is_started_on_another(site: &Site) {
     let alice = &site.alice;
@@ -224,10 +288,13 @@ pub(crate) fn a_session_is_not_kept_for_ever(site: &Site) {
     assert_eq!(gate.get("/").text(), "here");
 
     // Its gateway is gone, between two jobs.
+    let saved = session.folder().join("session.json");
+    assert!(saved.exists());
     cancel(&cluster, &session);
     let gateway = i32::try_from(session.show()["pid"].as_u64().unwrap()).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(gateway), Signal::SIGKILL).unwrap();
     let record = session.wait_until(seconds(5), "ended");
     assert!(record["reason"].as_str().unwrap().contains("was cancelled"), "{record:#}");
+    assert!(!saved.exists() && !session.folder().join("gateway.pem").exists(), "what only its life needed");
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 }

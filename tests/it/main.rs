@@ -84,6 +84,7 @@ fn proofs() -> Vec<Trial> {
         attacked:
             strangers_connections_do_not_end_a_session []
             a_session_ends_where_proc_hides_processes [Pasta]
+            a_host_that_proc_hides_is_not_gone []
             a_list_with_other_eyes_harms_nothing []
             another_user_s_runtime_folder_is_not_believed []
             a_stopped_supervisor_is_killed_by_stop []
@@ -221,6 +222,8 @@ fn proofs() -> Vec<Trial> {
             a_session_whose_job_was_cancelled_is_started_again [Slurm]
             a_page_starts_a_session_again [Slurm, Browser]
             a_session_that_nobody_used_is_started_again [Slurm]
+            a_session_that_nobody_used_ends_as_others_do [Slurm]
+            whoever_follows_a_restart_holds_nothing_up_and_hears_the_end [Slurm]
             a_session_whose_node_failed_is_started_on_another [Slurm]
             a_session_is_not_kept_for_ever [Slurm];
         in_allocation:
@@ -230,6 +233,7 @@ fn proofs() -> Vec<Trial> {
             a_gateway_that_is_gone_is_followed_by_another_or_by_the_end [Slurm]
             on_a_node_a_session_waits_for_a_gateway_from_a_login_node [Slurm]
             a_session_without_a_gateway_is_ended_from_either_side [Slurm]
+            the_command_that_brings_a_gateway_comes_to_its_end [Slurm]
             a_script_s_own_session_ends_with_its_status_or_with_its_job [Slurm];
         in_job_attacks:
             threat_40_nothing_of_slurm_s_holds_a_secret [Slurm]
