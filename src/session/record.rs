@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use nix::unistd::Pid;
+use nix::{sys::signal::kill, unistd::Pid};
 use serde::{Deserialize, Serialize};
 
 use super::{JobRecord, Lock, forget_secrets};
@@ -19,7 +19,7 @@ use crate::{
         paths::{Durability, FolderError, PrivateFolder},
     },
     sandbox::Footprint,
-    sys::process::{Exit, start_ticks},
+    sys::process::{self, Exit, start_ticks},
     words::{Isolation, Network, PodNumber, RuntimeKind, SessionId, SessionName, TmpMode},
 };
 
@@ -367,8 +367,12 @@ fn lives(record: &Record) -> bool {
     if matches!(runtime, Some(Ok(Some(_)))) && Lock::is_held(&record.footprint.lock) {
         return true;
     }
-    let began = i32::try_from(record.pid).ok().and_then(|pid| start_ticks(Pid::from_raw(pid)).ok());
-    began.is_some() && began == record.pid_began
+    let Ok(pid) = i32::try_from(record.pid).map(Pid::from_raw) else { return false };
+    match start_ticks(pid) {
+        Ok(began) => Some(began) == record.pid_began,
+        // What cannot be seen may be there; of a number, the kernel says at least whether it is ours.
+        Err(_) => process::are_hidden() && kill(pid, None).is_ok(),
+    }
 }
 
 fn remove_leftovers(record: &Record) -> io::Result<()> {

@@ -260,6 +260,12 @@ pub fn start_ticks(pid: Pid) -> io::Result<u64> {
     field.and_then(|ticks| ticks.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Whether this `/proc` does not show all processes (its option `hidepid`, `proc_pid(5)`). Then it hides from their own user, too,
+/// those that have closed their memory (`PR_SET_DUMPABLE`), as ours have. The first of all is root's, and shown where any is.
+pub fn are_hidden() -> bool {
+    fs::read("/proc/1/stat").is_err()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

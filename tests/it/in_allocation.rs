@@ -408,6 +408,18 @@ pub(crate) fn a_session_without_a_gateway_is_ended_from_either_side(site: &Site)
     shell.keys("unset SHLOGIN_SLURM_ATTACH_COMMAND\r");
     shell.keys(&format!("{}; echo third-$?\r", line_of_start("third", &["--no-wait"], &[])));
     shell.wait_for(seconds(20), "third-0");
+    // Who looks where /proc hides its host does not take it for dead.
+    let list = format!(
+        "set -e; mount -t proc -o hidepid=2 proc /proc; exec setpriv --reuid {} --regid {} --clear-groups {} list",
+        alice.uid,
+        alice.gid,
+        place().program().display()
+    );
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &list];
+    let mut look = cluster.inside_as_root(Node::C1, &words);
+    look.envs(alice.environment());
+    Running::spawn(look).finish(seconds(20)).ok().says("third");
+    assert_eq!(show(alice, "third")["state"], "waiting");
     shell.keys(&format!("{} stop third; echo stopped-$?\r", place().program().display()));
     shell.wait_for(seconds(20), "stopped-0");
     assert_eq!(reason(&show(alice, "third")), "it was stopped");

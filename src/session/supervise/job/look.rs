@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::{Pid, getuid};
 use slurm::{JobId, Slurm, Step, StepError};
 
-use crate::sys::spawn::role;
+use crate::sys::{process, spawn::role};
 
 const THERE: &str = "there";
 const GONE: &str = "gone";
@@ -23,19 +23,13 @@ pub fn run() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(2).map(PathBuf::from) else { return ExitCode::FAILURE };
     let word = match host_process(&folder) {
         Some(_) => THERE,
-        None if hides_processes(Path::new("/proc")) => HIDDEN,
+        None if process::are_hidden() => HIDDEN,
         None => GONE,
     };
     match io::stdout().write_all(word.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// Whether this `/proc` shows not all processes (its option `hidepid`): a host's is among those that it hides even from their own
-/// user, for it has closed its memory (`proc_pid(5)`, `PR_SET_DUMPABLE`). The first of all is root's, and shown to all where any is.
-fn hides_processes(proc: &Path) -> bool {
-    fs::read(proc.join("1/stat")).is_err()
 }
 
 /// The host process on this node of the session with this folder of records, if it is this user's.
