@@ -9,7 +9,9 @@ As root, on Debian, with what `scripts/setup test` installs, and nothing else ru
 
 It brings up a cluster of its own (tests/cluster/cluster), makes one user with a home folder in memory, starts an sshd on
 the node c1, a session in a job on c1 and one on the login node, and the same small app beside each; has them measured by
-the same clients, in turn; and removes it all. Prints Markdown.
+the same clients, in turn; and removes it all. Beside them stand two floors: `ssh -L` to an app that speaks TLS itself, so that
+its client decrypts as a session's does, and two bare relays, which encrypt what a session does and do nothing else
+(benches/proxy/src/bin/bare.rs). Prints Markdown.
 """
 
 import argparse
@@ -37,6 +39,8 @@ NODE = "c1"
 # for in one turn, after once for nothing.
 BODIES = {"10 MiB": ("/10m", 10 * MIB, 20), "1 GiB": ("/1g", GIB, 1)}
 CONNECTIONS = {1: 5000, 16: 25000, 64: 25000}
+# What browsers ask for first; curl and h2load would ask for AES-256.
+SUITE = "TLS_AES_128_GCM_SHA256"
 
 
 def say(text):
@@ -104,8 +108,10 @@ def spent(folders):
 class Plain:
     """The app by HTTP."""
 
-    def __init__(self, name, port):
-        self.name, self.port, self.url, self.fields = name, port, f"http://localhost:{port}", []
+    goal = "≥ 1.0"
+
+    def __init__(self, name, port, scheme="http"):
+        self.name, self.port, self.url, self.fields = name, port, f"{scheme}://localhost:{port}", []
 
     def connect(self):
         wire = socket.create_connection(("127.0.0.1", self.port), 30)
@@ -116,26 +122,56 @@ class Plain:
 class Forward(Plain):
     """The app on the node by `ssh -L`."""
 
-    def __init__(self, user, server, app, cipher):
-        super().__init__("ssh", free_port())
-        self.cipher, self.user = cipher, user
+    def __init__(self, user, server, app, cipher, scheme="http"):
+        super().__init__("ssh", free_port(), scheme)
+        self.label, self.user = cipher, user
+        if scheme == "https":
+            self.label, self.goal = f"{cipher} and an app with TLS", ""
+        before = set(self._servers())
         self.client = user.popen([
             "ssh", "-F", "none", "-N", "-i", user.home / ".ssh/id_ed25519", *(word for option in (
                 f"Port={server.port}", f"Ciphers={CIPHERS[cipher]}", f"UserKnownHostsFile={server.known}", "BatchMode=yes",
                 "HostKeyAlias=server", "StrictHostKeyChecking=yes", "UpdateHostKeys=no", "IdentitiesOnly=yes",
                 "LogLevel=ERROR", "ExitOnForwardFailure=yes") for word in ("-o", option)),
             "-L", f"127.0.0.1:{self.port}:127.0.0.1:{app.port}", server.address])
-        before = set(self._servers())
         until("the forward", lambda: connects(self.port))
-        # Each has two processes at the other end.
-        mine = [folder for folder in self._servers() if folder not in before]
-        self.processes = [Path(f"/proc/{self.client.pid}"), *mine]
+        # Each has two processes at the other end, the second of which takes a moment to say whose it is.
+        mine = lambda: [folder for folder in self._servers() if folder not in before]
+        until("both halves of its sshd", lambda: len(mine()) == 2)
+        self.processes = [Path(f"/proc/{self.client.pid}"), *mine()]
 
     def _servers(self):
         return processes(lambda words, _: words[0].startswith(f"sshd: {self.user.name}"))
 
     def close(self):
         ended(self.client)
+
+
+class Bare(Plain):
+    """The app on the node by two relays with TLS in front of and between them."""
+
+    goal = ""
+
+    def __init__(self, user, cluster, programs, keys, app):
+        super().__init__("ssh", None, "https")
+        self.label, said = "bare relays", {"stdout": subprocess.PIPE, "text": True}
+        words = [programs / "bare", *keys]
+        before = self._relays(user)
+        far = cluster.popen("in", NODE, "as", user.name, "--", *words, "--to", f"127.0.0.1:{app.port}",
+                            "--listen", f"{cluster.address()}:0", **said)
+        self.far = App(far)
+        self.near = App(user.popen([*words, "--to", f"{cluster.address()}:{self.far.port}", "--through", "tls"], **said))
+        self.port = self.near.port
+        self.url = f"https://localhost:{self.port}"
+        self.processes = [folder for folder in self._relays(user) if folder not in before]
+
+    @staticmethod
+    def _relays(user):
+        return processes(lambda words, uid: uid == user.uid and Path(words[0]).name == "bare")
+
+    def close(self):
+        self.near.close()
+        self.far.close()
 
 
 class Sshd:
@@ -186,6 +222,9 @@ class Session:
         cookies = re.findall(r"(?im)^set-cookie: ([^;\r]+)", answer.decode(errors="replace"))
         self.fields = [f"Cookie: {'; '.join(cookies)}"]
         self.processes = [folder for folder in self._ours() if folder not in before]
+        # Of a session in a job: its two ends.
+        roles = {folder: (folder / "cmdline").read_bytes().split(b"\0")[1].decode() for folder in self.processes}
+        self.parts = {f"of it {role}": [folder] for folder, role in roles.items() if role in ("@gate", "@host")}
 
     def _ours(self):
         return processes(lambda words, uid: uid == self.user.uid and Path(words[0]).name == "shlogin")
@@ -212,7 +251,7 @@ def bulk(side, user, what, up):
     """MiB a second of bodies on one connection, from when that is there."""
     path, size, count = BODIES[what]
     once = count + (count > 1)
-    words = ["curl", "-sS", "-4", "--http1.1", "--insecure", "-H", "Expect:",
+    words = ["curl", "-sS", "-4", "--http1.1", "--insecure", "--tls13-ciphers", SUITE, "-H", "Expect:",
              "-w", "%{http_code} %{size_download} %{size_upload} %{time_total} %{time_pretransfer}\n"]
     for field in side.fields:
         words += ["-H", field]
@@ -231,7 +270,7 @@ def bulk(side, user, what, up):
 def requests(side, user, connections, number):
     """Requests of 1 KiB a second on kept connections."""
     fields = [word for field in side.fields for word in ("-H", field)]
-    words = ["h2load", "--h1", "-t", 1, "-c", connections, *fields, "--connect-to", f"127.0.0.1:{side.port}",
+    words = ["h2load", "--h1", "-t", 1, "-c", connections, "--tls13-ciphers", SUITE, *fields, "--connect-to", f"127.0.0.1:{side.port}",
              f"{side.url}/1k"]
     user.run([*words, "-n", connections * 20])
     told = user.run([*words, "-n", number])
@@ -310,27 +349,30 @@ def turned(sides, number):
 
 
 class Bench:
-    def __init__(self, user, programs, forwards, link, local, plain, options):
+    def __init__(self, user, programs, forwards, floors, link, local, plain, options):
         self.user, self.programs, self.options = user, programs, options
-        self.forwards, self.link, self.local, self.plain = forwards, link, local, plain
+        self.forwards, self.floors, self.link, self.local, self.plain = forwards, floors, link, local, plain
         self.results, self.lines, self.cost = Results(), [], {}
 
     def one(self, case, unit, number, work, action, forwards):
         """All sides in turn; the session's figure stands beside each of the others'. `work` is what a turn has done."""
         figures = {}
         for side in turned([self.link, *forwards], number):
-            before = spent(side.processes)
+            name = getattr(side, "label", "session")
+            parts = {name: side.processes, **getattr(side, "parts", {})}
+            before = {part: spent(folders) for part, folders in parts.items()}
             figure = action(side)
-            took = [after - before for after, before in zip(spent(side.processes), before)]
+            for part, folders in parts.items():
+                took = [after - before for after, before in zip(spent(folders), before[part])]
+                self.cost.setdefault((case, part), []).append([seconds / work for seconds in took])
+            took = [seconds * work for seconds in self.cost[case, name][-1]]
             figures[side] = (figure, took[2])
-            name = getattr(side, "cipher", "session")
-            self.cost.setdefault((case, name), []).append([part / work for part in took])
             say(f"round {number + 1}, {case}, {name}: {figure:,.0f} {unit}, processor {took[0]:.2f} + {took[1]:.2f} s, "
                 f"{took[2]:.2f} in all")
         for side in forwards:
-            row = f"{case}, {side.cipher}"
-            self.results.add(row, unit, "≥ 1.0", "ssh", *figures[side])
-            self.results.add(row, unit, "≥ 1.0", "shlogin", *figures[self.link])
+            row = f"{case}, {side.label}"
+            self.results.add(row, unit, side.goal, "ssh", *figures[side])
+            self.results.add(row, unit, side.goal, "shlogin", *figures[self.link])
 
     def bulk(self):
         for number in range(self.options.rounds):
@@ -338,14 +380,14 @@ class Bench:
                 for up in (False, True):
                     case = f"{what} {'up' if up else 'down'}"
                     action = lambda side, what=what, up=up: bulk(side, self.user, what, up)
-                    self.one(case, "MiB/s", number, size * count / GIB, action, self.forwards)
+                    self.one(case, "MiB/s", number, size * count / GIB, action, [*self.forwards, *self.floors])
 
     def requests(self):
         for number in range(self.options.rounds):
             for connections, total in CONNECTIONS.items():
                 case = f"GET of 1 KiB, {connections} at a time"
                 action = lambda side, connections=connections, total=total: requests(side, self.user, connections, total)
-                self.one(case, "/s", number, total / 1000, action, self.forwards[:1])
+                self.one(case, "/s", number, total / 1000, action, [self.forwards[0], *self.floors])
 
     def latency(self):
         sides = {"session in a job": self.link, "session here": self.local, "ssh -L": self.forwards[0],
@@ -385,13 +427,13 @@ class Bench:
         parts = []
         if self.results.rows:
             parts.append(self.results.markdown())
-            lines = ["| processor time: own + the kernel's; all of it | gate and host | ssh and sshd, aes128-gcm | chacha20 |",
-                     "|---|---|---|---|"]
+            names = list(dict.fromkeys(name for _, name in self.cost))
+            lines = [f"| processor time: own + the kernel's; all of it | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
             for case in dict.fromkeys(case for case, _ in self.cost):
                 unit = "µs a request" if case.startswith("GET") else "s a GiB"
                 scale = 1000 if case.startswith("GET") else 1
                 row = []
-                for name in ("session", *CIPHERS):
+                for name in names:
                     spent = [[part * scale for part in one] for one in self.cost.get((case, name), [])]
                     row.append("{:.2f} + {:.2f}; {:.2f}".format(*map(statistics.median, zip(*spent))) if spent else "")
                 lines.append(f"| {case}, {unit} | {' | '.join(row)} |")
@@ -404,9 +446,18 @@ class Bench:
 CASES = ["bulk", "requests", "latency", "start"]
 
 
+def certificate(user):
+    """Arguments that name a certificate for localhost, and its key."""
+    cert, key = user.home / "cert.pem", user.home / "key.pem"
+    user.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+              "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", cert, "-keyout", key])
+    return ["--cert", cert, "--key", key]
+
+
 def build():
     say("building")
-    words = ["cargo", "build", "--release", "-p", "shlogin", "-p", "proxy-bench", "--bin", "shlogin", "--bin", "origin"]
+    words = ["cargo", "build", "--release", "-p", "shlogin", "-p", "proxy-bench", "--bin", "shlogin", "--bin", "origin",
+             "--bin", "bare"]
     subprocess.run(words, cwd=TOP, check=True)
     told = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=TOP, check=True,
                           capture_output=True)
@@ -416,7 +467,7 @@ def build():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shlogin", type=Path, help="the program to measure; built where it is not named")
-    parser.add_argument("--origin", type=Path, help="the small app; the one beside the program where it is not named")
+    parser.add_argument("--small", type=Path, metavar="FOLDER", help="where `origin` and `bare` are; beside the program where it is not named")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--starts", type=int, default=12)
     parser.add_argument("--only", type=lambda text: text.split(","), default=CASES, metavar="CASE,…")
@@ -456,7 +507,8 @@ def main():
         programs = folder / "bin"
         programs.mkdir()
         shutil.copy(shlogin, programs / "shlogin")
-        shutil.copy(options.origin or shlogin.parent / "origin", programs / "origin")
+        for program in ("origin", "bare"):
+            shutil.copy((options.small or shlogin.parent) / program, programs / program)
         (programs / "job").write_text(f"#!/bin/sh\nexec {programs}/origin\n")
         for program in programs.iterdir():
             program.chmod(0o755)
@@ -474,14 +526,18 @@ def main():
         far = kept(App(cluster.popen("in", NODE, "as", user.name, "--", programs / "origin", **said)))
         server = kept(Sshd(user, cluster, folder))
         forwards = [kept(Forward(user, server, far, cipher)) for cipher in CIPHERS]
+        keys = certificate(user)
+        encrypted = kept(App(cluster.popen("in", NODE, "as", user.name, "--", programs / "origin", *keys, **said)))
+        floors = [kept(Forward(user, server, encrypted, next(iter(CIPHERS)), "https")),
+                  kept(Bare(user, cluster, programs, keys, far))]
         link = kept(Session(user, programs, "link", "--slurm", "-w", NODE, "--time", "60"))
         local = kept(Session(user, programs, "local"))
         if options.hold:
-            for side in (link, local, *forwards, plain):
+            for side in (link, local, *forwards, *floors, plain):
                 print(side.url, *side.fields, *getattr(side, "processes", []), flush=True)
             signal.pause()
         before = os.getloadavg()[0]
-        bench = Bench(user, programs, forwards, link, local, plain, options)
+        bench = Bench(user, programs, forwards, floors, link, local, plain, options)
         for what in CASES:
             if what in options.only:
                 getattr(bench, what)()
