@@ -39,7 +39,7 @@ async fn all_arrives_both_ways_in_pieces_of_any_size() {
     for room in [1, 100, 8 * 1024, 100_000] {
         let (app, stream) = duplex(room);
         let (_trunk, channel, mut told) = joined(TrunkLimits::default(), stream).await;
-        let length = 300_000.min(room * 20_000);
+        let length = 300_000.min(room * 2_000);
         let all = bytes(length);
         let write = |mut to: Box<dyn tokio::io::AsyncWrite + Unpin + Send>, all: Vec<u8>| async move {
             let (mut rest, mut size) = (&all[..], 1);
