@@ -25,9 +25,6 @@ use super::{
 /// What is read at once of a connection that has no buffer of its own.
 const READ: usize = 64 * 1024;
 
-/// What is taken in before the reader gets its turn: what waits for it is still in the processor's cache then.
-const TURN: usize = 64 * 1024;
-
 /// Slices that are written at once.
 const SLICES: usize = 16;
 
@@ -161,12 +158,7 @@ impl<'c, C: AsyncBufRead + AsyncWrite + Unpin> Talk<'c, C> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parting, Broken>> {
-        let mut came = 0;
         loop {
-            if came >= TURN {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
             let turn = ready!(coop::poll_proceed(cx));
             // First what is to be said, so that the other end gets this one's hello in any case.
             let sent = self.poll_send(cx)?;
@@ -176,7 +168,7 @@ impl<'c, C: AsyncBufRead + AsyncWrite + Unpin> Talk<'c, C> {
             {
                 return Poll::Ready(Ok(Parting::Here));
             }
-            let received = self.poll_receive(cx, &mut came)?;
+            let received = self.poll_receive(cx)?;
             if self.session.parting() == Parting::There {
                 return Poll::Ready(Ok(Parting::There));
             }
@@ -213,12 +205,11 @@ impl<'c, C: AsyncBufRead + AsyncWrite + Unpin> Talk<'c, C> {
     }
 
     /// Takes in what has come; `Ready` where anything has.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, came: &mut usize) -> Result<Poll<()>, Broken> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
         let Poll::Ready(bytes) = Pin::new(&mut self.connection).poll_fill_buf(cx)? else {
             return Ok(Poll::Pending);
         };
         let count = bytes.len();
-        *came += count;
         if count == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
