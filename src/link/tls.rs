@@ -248,3 +248,37 @@ impl ClientCertVerifier for Anybody {
         self.0.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConnection, ConnectionCommon, ServerConnection};
+
+    use super::*;
+
+    fn hand_over<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            to.read_tls(&mut rest).unwrap();
+            to.process_new_packets().unwrap();
+        }
+    }
+
+    #[test]
+    fn both_ends_agree_on_aes_128() {
+        let (gateway, host) = (Identity::make().unwrap(), Identity::make().unwrap());
+        let mut server = ServerConnection::new(gateway.server().unwrap()).unwrap();
+        let client = host.client(gateway.fingerprint()).unwrap();
+        let mut client = ClientConnection::new(client, server_name()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            hand_over(&mut client, &mut server);
+            hand_over(&mut server, &mut client);
+        }
+        for agreed in [client.negotiated_cipher_suite(), server.negotiated_cipher_suite()] {
+            assert_eq!(agreed.unwrap().suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+        }
+    }
+}
