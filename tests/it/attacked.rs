@@ -13,6 +13,10 @@ use crate::harness::{Running, Session, Site, heavy, place::place, program::bare,
 
 const ISOLATED: [&str; 2] = ["--network", "isolated"];
 
+/// For a shell: so much that is said little by little that the news of it fill a socket which nobody reads.
+pub(crate) const NOISE: &str =
+    "/usr/bin/python3 -S -E -c 'import time\nfor _ in range(1500): print(1, flush=True); time.sleep(0.002)'";
+
 /// Connections of strangers once took the supervisor's last descriptor, and the next dial ended the session.
 pub(crate) fn strangers_connections_do_not_end_a_session(site: &Site) {
     let _alone = heavy();
@@ -140,8 +144,7 @@ pub(crate) fn a_stopped_start_does_not_hold_its_session_up(site: &Site) {
     alice.wait_until_nothing_is_left(seconds(2));
 
     // Stopped before its app answers, it finds its URL when it goes on; but the session does not wait for that.
-    let app =
-        format!("read x < go; yes noise | head -n 100000; exec /usr/bin/python3 {}", place().app().display());
+    let app = format!("read x < go; {NOISE}; exec /usr/bin/python3 {}", place().app().display());
     let words = ["start", "--name", "early", "--network", "isolated", "--", "sh", "-c", &app];
     let start = Running::spawn(alice.shlogin_command(&words));
     let session = Session { user: alice, json: until(seconds(20), "it starts", || alice.list().pop()) };

@@ -5,14 +5,17 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{
-    Running, Session, Site, User,
-    browser::keep,
-    cluster::{Cluster, Node, OwnCluster},
-    http::Gate,
-    place::place,
-    program::bare,
-    seconds, until,
+use crate::{
+    attacked::NOISE,
+    harness::{
+        Running, Session, Site, User,
+        browser::keep,
+        cluster::{Cluster, Node, OwnCluster},
+        http::Gate,
+        place::place,
+        program::bare,
+        seconds, until,
+    },
 };
 
 /// `start --slurm` of the small app, whose session stays so long when its job is over.
@@ -74,6 +77,7 @@ pub(crate) fn a_session_whose_job_was_cancelled_is_started_again(site: &Site) {
     assert!(said.code() == 125 && said.stderr.contains("no node"), "{said:?}");
     let said = alice.shlogin(&["attach", "job"]);
     assert!(said.code() != 0 && said.stderr.contains("shlogin restart job"), "{said:?}");
+    cluster.shlogin(alice, &["extend", "job", "--by", "1h"]).ended_with(125).says("shlogin restart job");
     let said = cluster.try_bare(alice, "job", &[], &[]).ended_with(120);
     assert!(said.stdout.contains("shlogin show job"), "{said:?}");
 
@@ -156,7 +160,6 @@ pub(crate) fn a_session_that_nobody_used_ends_as_others_do(site: &Site) {
     let idle = ["--idle-timeout", "5s"];
     let session = start(cluster, alice, "1h", &idle, &[]);
     session.wait_until(seconds(40), "interrupted");
-    cluster.shlogin(alice, &["extend", "job", "--by", "1h"]).ended_with(125).says("shlogin restart job");
     session.stop();
     assert_eq!(session.show()["reason"], "nobody used it for 5 s");
     cluster.wait_until_nothing_is_left(seconds(15), alice);
@@ -182,24 +185,11 @@ pub(crate) fn whoever_follows_a_restart_holds_nothing_up_and_hears_the_end(site:
     let alice = &site.alice;
     let cluster = &*OwnCluster::new(&[]);
     let hold = |what: &str| cluster.slurm(&["scontrol", "update", "PartitionName=debug", what]);
-    let app = format!("yes noise | head -n 100000; exec /usr/bin/python3 {}", place().app().display());
+    let app = format!("{NOISE}; exec /usr/bin/python3 {}", place().app().display());
     let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
     command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
     let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
 
-    cancel(cluster, &session);
-    hold("State=DOWN");
-    let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));
-    follower.wait_for(seconds(20), "waits for a node");
-    session.stop();
-    let said = follower.finish(seconds(20));
-    assert!(said.code() == 125 && said.stderr.contains("job did not start: it was stopped"), "{said:?}");
-    hold("State=UP");
-    cluster.wait_until_nothing_is_left(seconds(15), alice);
-
-    let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
-    command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
-    let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
     cancel(cluster, &session);
     hold("State=DOWN");
     let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));
@@ -210,6 +200,19 @@ pub(crate) fn whoever_follows_a_restart_holds_nothing_up_and_hears_the_end(site:
     session.stop();
     follower.signal(Signal::SIGCONT);
     follower.finish(seconds(20));
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+
+    let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
+    command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
+    let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
+    cancel(cluster, &session);
+    hold("State=DOWN");
+    let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));
+    follower.wait_for(seconds(20), "waits for a node");
+    session.stop();
+    let said = follower.finish(seconds(20));
+    assert!(said.code() == 125 && said.stderr.contains("job did not start: it was stopped"), "{said:?}");
+    hold("State=UP");
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 }
 
