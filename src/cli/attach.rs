@@ -31,6 +31,7 @@ pub(super) fn attach(args: &OneArgs, output: &Output) -> Result<ExitCode, Failur
     let mut spec = SessionSpec::saved_in(&folder)
         .map_err(Failure::io(format!("cannot read what {} was started with", record.name)))?;
     crate::config::paths::runtime_folder()?;
+    let keys = crate::config::paths::state_folder()?.path().to_owned();
     let lock = Lock::take(&crate::config::paths::runtime_path(), &record.name)?;
     let footprint = launchable::footprint(&config, &record.name, record.id);
     let undo = |failure: Failure| {
@@ -51,7 +52,7 @@ pub(super) fn attach(args: &OneArgs, output: &Output) -> Result<ExitCode, Failur
     .map_err(|error| undo(error.into()))?;
     let socket = matches!(pod.gateway, Listener::Unix(_)).then(|| footprint.session.join("gateway"));
     spec.record = Record { state: State::Waiting, detached: false, ..record };
-    launchable::place(&mut spec, &config, pod.pod, pod.port, socket, footprint.clone());
+    launchable::place(&mut spec, &config, pod.pod, pod.port, socket, footprint.clone(), keys);
     if let Some(batch) = &mut spec.batch {
         batch.link_hosts = in_job::link_hosts(&config.slurm.link_host);
         batch.resume = Some(job);

@@ -33,7 +33,7 @@ pub mod code {
     pub const TIMEOUT: u8 = 123;
     /// Slurm refused the job.
     pub const NOT_SUBMITTED: u8 = 114;
-    /// Slurm ended the job before its app answered.
+    /// Slurm ended the job.
     pub const JOB_ENDED: u8 = 115;
     /// shlogin itself failed.
     pub const FAILED: u8 = 125;
@@ -72,6 +72,9 @@ pub enum Failure {
     Io { what: String, source: std::io::Error },
     #[error("{0}")]
     Session(String),
+    /// Slurm ended the job of a session whose app had answered.
+    #[error("{0}")]
+    JobEnded(String),
 }
 
 impl Failure {
@@ -86,10 +89,13 @@ impl Failure {
         match self {
             Self::Usage(_) => code::USAGE,
             Self::Config(_) | Self::Batch(_) => code::CONFIG,
-            Self::Records(RecordsError::NotFound(_) | RecordsError::Ambiguous { .. }) => code::NO_SESSION,
+            Self::Records(
+                RecordsError::NotFound(_) | RecordsError::Ended { .. } | RecordsError::Ambiguous { .. },
+            ) => code::NO_SESSION,
             Self::Lock(LockError::InUse(_)) => code::NAME_IN_USE,
             Self::Pod(PodError::NoneFree { .. }) => code::NO_POD,
             Self::NoHelper(_) => code::FORBIDDEN,
+            Self::JobEnded(_) => code::JOB_ENDED,
             Self::Image(_) | Self::Runtime(_) => code::IMAGE,
             Self::NotStarted { end, .. } => match end {
                 End::App(_) | End::NotRun(_) => code::APP_ENDED,

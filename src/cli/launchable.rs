@@ -51,7 +51,11 @@ pub(super) fn app(args: &StartArgs, config: &Config) -> Result<AppSpec, Failure>
     };
     if args.args.is_empty() && container.as_ref().is_none_or(|container| container.exec) {
         return Err(Failure::Usage(
-            "there is nothing to start: give an image, or a command after --".to_owned(),
+            match container {
+                Some(_) => "--exec needs a command after --",
+                None => "there is nothing to start: give an image, or a command after --",
+            }
+            .to_owned(),
         ));
     }
     let cwd = match (&args.pwd, &container) {
@@ -262,15 +266,17 @@ pub(super) fn spec(
             login_shell: login_shell(),
         },
         max_log: config.records.max_log.bytes(),
+        gateway: gateway_spec(config, host, names, state.clone()),
         state,
-        gateway: gateway_spec(config, host, names),
         ssh: config.ssh.clone(),
         batch: None,
     }
 }
 
-fn gateway_spec(config: &Config, host: String, names: Vec<String>) -> GatewaySpec {
+/// `keys` is the folder of this user's keys on this node.
+fn gateway_spec(config: &Config, host: String, names: Vec<String>, keys: PathBuf) -> GatewaySpec {
     GatewaySpec {
+        keys,
         host,
         names,
         certificate: config.gateway.certificate().map(|(chain, key)| (chain.to_owned(), key.to_owned())),
@@ -283,7 +289,7 @@ fn gateway_spec(config: &Config, host: String, names: Vec<String>) -> GatewaySpe
     }
 }
 
-/// Gives a session that goes on another gateway: here, on this pod.
+/// Gives a session that goes on another gateway: here, on this pod, with the `keys` of this node.
 pub(super) fn place(
     spec: &mut SessionSpec,
     config: &Config,
@@ -291,6 +297,7 @@ pub(super) fn place(
     port: u16,
     socket: Option<PathBuf>,
     footprint: Footprint,
+    keys: PathBuf,
 ) {
     let (host, names) = host_names(config, socket.is_some());
     spec.record.pod = Some(pod);
@@ -299,7 +306,7 @@ pub(super) fn place(
     spec.record.footprint = footprint.clone();
     spec.record.gateway = gateway_record(config, host.clone(), port, socket);
     spec.work.sandbox.footprint = footprint;
-    spec.gateway = gateway_spec(config, host, names);
+    spec.gateway = gateway_spec(config, host, names, keys);
     spec.ssh = config.ssh.clone();
 }
 

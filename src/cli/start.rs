@@ -251,6 +251,9 @@ impl<'a> Follower<'a> {
                 self.output.note(format_args!("{} has ended: {end}", self.name));
                 Ok(code.into())
             }
+            _ if self.answered && matches!(end, End::Job(_)) => {
+                Err(Failure::JobEnded(format!("{} has ended: {end}", self.name)))
+            }
             _ if self.answered => Err(Failure::Session(format!("{} has ended: {end}", self.name))),
             _ => Err(Failure::NotStarted { name: self.name.clone(), end, tail, log }),
         }

@@ -77,7 +77,7 @@ pub enum ConfigError {
     },
     /// A network that the isolation can't give.
     #[error(
-        "network = {network:?} ({network_origin}) is not possible with isolation = {isolation:?} ({isolation_origin}): {why}"
+        "network = {network} ({network_origin}) is not possible with isolation = {isolation} ({isolation_origin}): {why}"
     )]
     Network {
         /// `network`.

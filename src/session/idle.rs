@@ -91,13 +91,13 @@ impl IdleReport {
         let (idle, after) = (seconds(self.idle), seconds(self.after));
         let why = self.why.as_deref().unwrap_or("nobody can tell");
         let verdict = match (self.state, self.ends_at) {
-            (IdleState::Used, _) => format!("no: {why}; ends when it is for {after}"),
+            (IdleState::Used, _) => format!("no: {why}; ends after {after} without use"),
             (IdleState::Idle, Some(at)) => {
                 format!("for {idle}; ends after {after}, at {} unless used", local(at))
             }
             (IdleState::Idle, None) => format!("for {idle}; ends now"),
             (IdleState::Unknown, _) => format!("not known: {why}; at {idle} of {after}"),
-            (IdleState::Absent, _) => format!("not yet: no app runs; ends when it is for {after}"),
+            (IdleState::Absent, _) => format!("not yet: no app answers; ends after {after} without use"),
         };
         let mut lines = vec![("idle", verdict)];
         if let Some(last) = &self.last {
@@ -158,7 +158,10 @@ mod tests {
         let why = words(Evidence::Cpu, String::new(), Some(98.3), Gpu::None);
         let used = IdleReport { state: IdleState::Used, why: Some(why), gpu: Gpu::None, ..report() };
         let used = said(&used);
-        assert!(used.starts_with("idle: no: computing (cpu 98 %); ends when it is for 30 min\n"), "{used}");
+        assert!(
+            used.starts_with("idle: no: computing (cpu 98 %); ends after 30 min without use\n"),
+            "{used}"
+        );
         assert!(!used.contains("gpu"));
         let unknown = said(&IdleReport {
             state: IdleState::Unknown,

@@ -155,6 +155,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether this is its whole name, or its identity.
+    fn is_called(&self, name: &str) -> bool {
+        self.name.as_str() == name || self.id.to_string() == name
+    }
+
     /// How long nobody may use it.
     pub fn idle_after(&self) -> Option<Duration> {
         self.idle_timeout.map(Duration::from_secs)
@@ -182,6 +187,14 @@ pub enum RecordsError {
     /// No session of this name, and none whose name begins so.
     #[error("there is no session {0}; `shlogin list --all` shows those there are")]
     NotFound(String),
+    /// It lives no more.
+    #[error("{name} has ended ({reason}): `shlogin show {name}`")]
+    Ended {
+        /// Its name.
+        name: SessionName,
+        /// Why.
+        reason: String,
+    },
     /// Several.
     #[error("{prefix} fits several sessions: {}", names.join(", "))]
     Ambiguous {
@@ -268,26 +281,29 @@ impl Records {
         Ok(found)
     }
 
-    /// The one that `name` means: a live session of this name, else the only live one whose name begins so, else, with
-    /// `ended`, the same among the ended ones (the newest of one name).
+    /// The one that `name` means: a live session of this name, here or else on another node, else the only live one whose name
+    /// begins so, else, with [`Which::Any`], the same among the ended ones (the newest of one name).
     ///
     /// # Errors
     /// As [`RecordsError`].
     pub fn find(&self, name: &str, which: Which) -> Result<Record, RecordsError> {
-        let all = self.all()?;
-        // Those of other nodes count where this one has none of that name.
-        let here = |record: &&Record| record.name.as_str() == name || record.id.to_string() == name;
-        let all = if all.iter().any(|record| here(&record)) { all } else { self.everywhere()? };
-        let (live, ended): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|record| record.state != State::Ended);
+        let is_live = |record: &Record| record.state != State::Ended;
+        let here = self.all()?.into_iter().find(|record| is_live(record) && record.is_called(name));
+        if let Some(record) = here {
+            return Ok(record);
+        }
+        let (live, ended): (Vec<_>, Vec<_>) = self.everywhere()?.into_iter().partition(is_live);
         if let Some(record) = pick(&live, name)? {
             return Ok(record);
         }
-        match which {
-            Which::Any => pick(&newest_of_each_name(ended), name)?,
-            Which::Live => None,
+        let ended = pick(&newest_of_each_name(ended), name)?;
+        match (ended, which) {
+            (Some(record), Which::Any) => Ok(record),
+            (Some(record), Which::Live) => {
+                Err(RecordsError::Ended { name: record.name, reason: record.reason.unwrap_or_default() })
+            }
+            (None, _) => Err(RecordsError::NotFound(name.to_owned())),
         }
-        .ok_or_else(|| RecordsError::NotFound(name.to_owned()))
     }
 
     /// Writes a record.
@@ -422,9 +438,7 @@ pub(super) fn write(folder: &PrivateFolder, record: &Record) -> Result<(), Recor
 }
 
 fn pick(among: &[Record], name: &str) -> Result<Option<Record>, RecordsError> {
-    if let Some(exact) =
-        among.iter().find(|record| record.name.as_str() == name || record.id.to_string() == name)
-    {
+    if let Some(exact) = among.iter().find(|record| record.is_called(name)) {
         return Ok(Some(exact.clone()));
     }
     let fits: Vec<_> =

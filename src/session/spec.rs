@@ -147,6 +147,8 @@ impl Work {
 /// The gateway of a session.
 #[derive(Serialize, Deserialize)]
 pub struct GatewaySpec {
+    /// The folder of this user's keys on this node: certificate and ssh host key.
+    pub keys: PathBuf,
     /// The name in URLs.
     pub host: String,
     /// All names that a request may be for.

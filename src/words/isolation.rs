@@ -23,7 +23,7 @@ pub enum Network {
     /// What the node reaches, but not the node's own loopback; nothing comes in.
     #[default]
     Outbound,
-    /// The node's own network. Only with [`Isolation::Socket`], which has no network of its own to offer.
+    /// The node's own network; only with --isolation socket, which has no network of its own to offer.
     Host,
 }
 

@@ -81,7 +81,7 @@ impl Door {
         let settings = &spec.gateway;
         let certificate = match &settings.certificate {
             Some((chain, key)) => certificate::from_files(chain, key, settings.ocsp.as_deref()),
-            None => certificate::load_or_create(&spec.state.join("tls"), &settings.names),
+            None => certificate::load_or_create(&settings.keys.join("tls"), &settings.names),
         }
         .map_err(|error| error.to_string())?;
         record.gateway.fingerprint = certificate.fingerprint();

@@ -24,7 +24,7 @@ pub(super) fn open(
     inside: Inside,
     spend_token: SpendToken,
 ) -> Result<Server, String> {
-    let keys = spec.state.join("ssh");
+    let keys = spec.gateway.keys.join("ssh");
     let settings = Settings { inside, keys, config: spec.ssh.clone(), spend_token };
     let server = Server::new(settings).map_err(|error| error.to_string())?;
     let open = spec.ssh.enabled && record.gateway.socket.is_none();

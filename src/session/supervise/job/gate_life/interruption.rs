@@ -82,7 +82,7 @@ impl Gate {
             }
         };
         if self.interruption.take().is_none() {
-            let _ = answer.send(Err("its job is not over: there is nothing to start again".to_owned()));
+            let _ = answer.send(Err("its job is not over".to_owned()));
             return;
         }
         if let Some((socket, follower)) = follower {
