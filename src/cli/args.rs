@@ -15,8 +15,7 @@ use crate::{
 };
 
 const AFTER: &str = "\
-Exit codes: 0 done; 1 the answer is no; 2 wrong usage; 114 Slurm refused the job; 115 Slurm ended the job before the \
-app answered; 116 no such session; 117 configuration; 118 no pod free; 119 isolation not to be had; 120 name in use; \
+Exit codes: 0 done; 1 the answer is no; 2 wrong usage; 114 Slurm refused the job; 115 Slurm ended the job; 116 no such session; 117 configuration; 118 no pod free; 119 isolation not to be had; 120 name in use; \
 121 image; 122 the app ended before it answered; 123 the app did not answer in time; 125 shlogin failed. exec, shell \
 and start --foreground end with the status of what they ran.";
 

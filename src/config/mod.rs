@@ -37,7 +37,7 @@ pub use partial::{
     Partial, PartialApp, PartialGateway, PartialImages, PartialOutbound, PartialPods, PartialRecords,
     PartialSsh,
 };
-pub use programs::{find_program, find_program_in};
+pub use programs::{find_program, find_program_of_root_in};
 pub use slurm::{
     Allocation, AppPattern, JobOptions, Munge, PartialJobOptions, PartialSlurm, PartitionName, Slurm,
 };

@@ -162,7 +162,7 @@ impl<D: Dial> Door<D> {
         match (own, holder) {
             // Whoever is let in to a terminal is let in to nothing else.
             (_, Holder::Guest(_)) => Judgement::answer(pages::only_the_terminal()),
-            (Some("restart"), Holder::Owner) if head.kind == Kind::Plain && *head.method == Method::POST => {
+            (Some("restart"), Holder::Owner) if sends_form(head) => {
                 Judgement::Restart { back_to: back_to(head.query) }
             }
             (Some(own), Holder::Owner) => Judgement::answer(self.own(own, head)),
@@ -345,6 +345,15 @@ impl<D: Dial> Admit for Door<D> {
             Judgement::Answer(answer) => Verdict::Answer(*answer),
         }
     }
+}
+
+/// Whether it is what a form sends: a POST by which, where a browser says so, a page is opened. A script's `fetch` is none.
+fn sends_form(head: &Head<'_>) -> bool {
+    let says = |name, value| origin::one(head.fields, name).is_none_or(|said| said == value);
+    head.kind == Kind::Plain
+        && *head.method == Method::POST
+        && says("sec-fetch-mode", "navigate")
+        && says("sec-fetch-dest", "document")
 }
 
 /// Where a page was from which something was done: the `to` of its query.

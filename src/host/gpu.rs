@@ -7,7 +7,7 @@ use std::{ffi::OsString, fs, path::Path, process::Stdio, time::Duration};
 use tokio::{process::Command, task::spawn_blocking, time::timeout};
 
 use super::AppSpec;
-use crate::{activity::Gpu, config::find_program_in};
+use crate::{activity::Gpu, config::find_program_of_root_in};
 
 /// How long a driver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,10 +63,10 @@ fn variable(app: &AppSpec, name: &str) -> Option<String> {
 
 /// A line for each GPU: number, name, percent.
 async fn nvidia(app: &AppSpec) -> Option<String> {
-    // The process that asks has no environment of its own.
+    // The process that asks has no environment of its own, and what it runs is in no sandbox.
     let path = app.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-    let mut command = Command::new(find_program_in(path.unwrap_or_default(), "nvidia-smi")?);
-    command.env_clear().envs(path.map(|path| ("PATH", path)));
+    let mut command = Command::new(find_program_of_root_in(path.unwrap_or_default(), "nvidia-smi")?);
+    command.env_clear().env("PATH", "/usr/bin:/bin");
     command.args(["--query-gpu=index,uuid,utilization.gpu", "--format=csv,noheader,nounits"]);
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.ok()?;

@@ -4,7 +4,7 @@ use std::{fs, io, time::Duration};
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-use super::process::descendants;
+use super::process::{are_hidden, descendants};
 
 /// The time on processors of all that descends from this process, in user and in kernel mode: of those that run, and of those
 /// that have ended and were waited for. This process's own is no part of it.
@@ -12,8 +12,11 @@ use super::process::descendants;
 /// What ends without being waited for (its parent ignores `SIGCHLD`) is lost, so the sum can become less.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
+/// Where `/proc` cannot be read, or hides processes.
 pub fn cpu_of_descendants() -> io::Result<Duration> {
+    if are_hidden() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let mut ticks = times(Pid::this())?.children;
     for pid in descendants()? {
         // One that has ended since is in its parent's sum, now or at the next look.

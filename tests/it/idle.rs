@@ -1,6 +1,8 @@
 //! Sessions that end when nobody uses them: what keeps them, and what does not.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -190,12 +192,18 @@ pub(crate) fn typing_over_ssh_and_in_a_shell_holds_a_session(site: &Site) {
 
 pub(crate) fn a_busy_gpu_holds_a_session_and_one_that_cannot_be_read_does_not(site: &Site) {
     let alice = &site.alice;
-    let (bin, percent) = (alice.home.join("bin"), alice.home.join("percent"));
-    alice.own_folder(&bin, 0o755);
+    let (bin, percent) = (place().root().join("gpu-bin"), alice.home.join("percent"));
+    fs::create_dir(&bin).unwrap();
     let tool =
         format!("#!/bin/sh\necho \"0, GPU-5f, 100\"; echo \"1, GPU-7a, $(cat {})\"\n", percent.display());
-    alice.own_file("bin/nvidia-smi", &tool, 0o755);
-    let path = format!("{}:/usr/bin:/bin", bin.display());
+    fs::write(bin.join("nvidia-smi"), &tool).unwrap();
+    fs::set_permissions(bin.join("nvidia-smi"), fs::Permissions::from_mode(0o755)).unwrap();
+    // One that an app could have put there is passed over: it would run outside of the sandbox.
+    let hers = alice.home.join("bin");
+    alice.own_folder(&hers, 0o755);
+    let false_one = format!("#!/bin/sh\ntouch {}/escaped; echo 1, GPU-7a, 100\n", alice.home.display());
+    alice.own_file("bin/nvidia-smi", &false_one, 0o755);
+    let path = format!("{}:{}:/usr/bin:/bin", hers.display(), bin.display());
     let start = |name: &str| {
         let args = [&["start".to_owned(), "--json".to_owned()][..], &bare(name, &options(&[]), &[])].concat();
         let mut command = alice.shlogin_command(&args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -212,6 +220,7 @@ pub(crate) fn a_busy_gpu_holds_a_session_and_one_that_cannot_be_read_does_not(si
     judged(&session, "idle", "");
     alice.shlogin(&["show", "gpu"]).ok().says("not readable: its use does not count");
     ends_idle(&session, last);
+    assert!(!alice.home.join("escaped").exists());
 }
 
 pub(crate) fn what_is_no_time_is_refused_and_who_has_settled_it_can_change_it(site: &Site) {

@@ -319,6 +319,9 @@ fn folder_on(alice: &User, node: &str, record: &Value) -> PathBuf {
 pub(crate) fn on_a_node_a_session_waits_for_a_gateway_from_a_login_node(site: &Site) {
     let (cluster, alice) = (Cluster::shared(), &site.alice);
     let before = cluster.listening_sockets(Node::C2);
+    // One of the name has been here: it is not the one that is meant.
+    let earlier = alice.start_bare("lab", &["--network", "isolated"], &[]);
+    earlier.stop();
     let conf = format!("SLURM_CONF={}", cluster.slurm_conf().display());
     let mut shell = Terminal::run(
         alice,
@@ -356,6 +359,9 @@ pub(crate) fn on_a_node_a_session_waits_for_a_gateway_from_a_login_node(site: &S
     );
     assert_eq!(Gate::to(session.url()).get("/").status, 401);
     assert_eq!(session.signed_in().get("/").text(), "lab");
+    // Whoever knows this node's keys is not asked again.
+    let keys = |record: &Value| (record["gateway"]["fingerprint"].clone(), record["ssh"]["host_key"].clone());
+    assert_eq!(keys(&show(alice, "lab")), keys(&earlier.json));
     shell.wait_for(seconds(10), "lab answers; its URL was printed where its gateway is");
     shell.wait_for(seconds(10), "back-0");
     let env = session.report()["env"].clone();

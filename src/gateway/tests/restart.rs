@@ -38,6 +38,11 @@ async fn its_owner_is_offered_another_job_where_she_is() {
     assert!(policy.contains("form-action 'self'") && policy.contains("default-src 'none'"), "{policy}");
     assert_eq!(status(&running.ask(&head("GET /api")).await), 503, "a page for people alone");
     assert_eq!(status(&running.ask(&head("GET /-/restart")).await), 405, "looking changes nothing");
+    let fetch = format!(
+        "{}Origin: https://node.example\nSec-Fetch-Site: same-origin\nSec-Fetch-Mode: cors\nContent-Length: 0\n",
+        head("POST /-/restart")
+    );
+    assert_eq!(status(&running.ask(&fetch).await), 405, "no script's");
     assert_eq!(*counted.borrow(), 0);
 
     let post = format!(
