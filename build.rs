@@ -1,5 +1,6 @@
 //! Puts the terminal page, which `scripts/build-web` builds into `web/dist`, into the binary: as a table of names, kinds
-//! and bytes that `src/gateway/pages/assets.rs` includes.
+//! and bytes that `src/gateway/pages/assets.rs` includes. It names copies of its own: the folder of a build may be shared by
+//! several clones, of which the one that filled it is gone.
 
 use std::{
     env,
@@ -30,23 +31,34 @@ fn embed() -> Result<(), Box<dyn Error>> {
     if !page.is_file() {
         return Err(format!("{} is missing: run scripts/build-web first", page.display()).into());
     }
-    let mut table = format!("const PAGE: &str = include_str!({page:?});\nconst ASSETS: &[Asset] = &[\n");
+    let copies = out.join("page");
+    fs::create_dir_all(&copies)?;
+    let page = copied(&page, &copies)?;
+    let mut table = format!("const PAGE: &str = include_str!({page});\nconst ASSETS: &[Asset] = &[\n");
     for path in plain_files(&dist.join("assets"))? {
         let name = path.file_name().and_then(|name| name.to_str()).ok_or("a name that is not UTF-8")?;
         let kind = kind(&path).ok_or_else(|| format!("{name}: nobody knows what kind of file this is"))?;
         let compressed = compressed(&path);
         let gzip = match compressed.is_file() {
-            true => format!("Some(include_bytes!({compressed:?}))"),
+            true => format!("Some(include_bytes!({}))", copied(&compressed, &copies)?),
             false => "None".to_owned(),
         };
+        let bytes = copied(&path, &copies)?;
         writeln!(
             table,
-            "Asset {{ name: {name:?}, kind: {kind:?}, bytes: include_bytes!({path:?}), gzip: {gzip} }},"
+            "Asset {{ name: {name:?}, kind: {kind:?}, bytes: include_bytes!({bytes}), gzip: {gzip} }},"
         )?;
     }
     table.push_str("];\n");
     fs::write(out.join("terminal_page.rs"), table)?;
     Ok(())
+}
+
+/// Copies a file; where the copy is, as Rust has it.
+fn copied(path: &Path, copies: &Path) -> Result<String, Box<dyn Error>> {
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or("a name that is not UTF-8")?;
+    fs::copy(path, copies.join(name))?;
+    Ok(format!("concat!(env!(\"OUT_DIR\"), {:?})", format!("/page/{name}")))
 }
 
 /// The files of a folder in the order of their names, without those that are another's compressed form.
