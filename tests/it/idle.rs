@@ -3,7 +3,6 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -35,7 +34,7 @@ fn ends_idle(session: &Session<'_>, last: Instant) -> Value {
     record
 }
 
-/// Does something for so long, a few times a second, while the session has to live.
+/// Does something for so long, at a person's pace, while the session has to live.
 fn lives_while(session: &Session<'_>, time: Duration, mut does: impl FnMut()) -> Instant {
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -49,50 +48,46 @@ fn lives_while(session: &Session<'_>, time: Duration, mut does: impl FnMut()) ->
 
 /// Waits until it is judged to be in this state, and to have been used last for this.
 fn judged(session: &Session<'_>, state: &str, last: &str) -> Value {
-    let begun = Instant::now();
-    loop {
+    until(seconds(10), &format!("{state} with {last:?}: {:#}", session.show()["idle"]), || {
         let idle = session.show()["idle"].clone();
         let says = idle["last"]["what"].as_str().is_some_and(|said| said.contains(last));
-        if idle["state"] == state && says {
-            return idle;
-        }
-        assert!(begun.elapsed() < seconds(10), "not {state} with {last:?}: {idle:#}");
-        thread::sleep(Duration::from_millis(50));
-    }
+        (idle["state"] == state && says).then_some(idle)
+    })
 }
 
 /// What a forgotten tab does: the same few requests, time in the query and all.
-fn polls(gate: &Gate, turn: u64) {
+///
+/// # Errors
+/// Where the gateway has gone meanwhile.
+fn polls(gate: &Gate, turn: u64) -> std::io::Result<()> {
     for path in ["/api/contents", "/api/sessions"] {
-        gate.get(&format!("{path}?content=1&{turn}"));
+        gate.try_request("GET", &format!("{path}?content=1&{turn}"), &[], b"")?;
     }
-    gate.request("PUT", "/echo", &[], b"always the same layout");
+    gate.try_request("PUT", "/echo", &[], b"always the same layout").map(drop)
 }
 
 pub(crate) fn a_session_that_nobody_uses_ends_though_its_page_polls(site: &Site) {
     let session = site.alice.start_bare("forgotten", &options(&[]), &[]);
     assert_eq!(session.show()["idle_timeout"], AFTER);
     let gate = session.signed_in();
-    polls(&gate, 0);
+    polls(&gate, 0).unwrap();
     let last = Instant::now();
-    let (over, page) = (AtomicBool::new(false), &gate);
+    let page = &gate;
     let record = thread::scope(|scope| {
-        scope.spawn(|| {
-            for turn in 1..=120 {
-                if over.load(Ordering::Relaxed) || page.connect().is_err() {
-                    return;
-                }
-                // When the session ends meanwhile, nobody answers.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| polls(page, turn)));
-                thread::sleep(Duration::from_millis(200));
-            }
+        // The tab's own rhythm, until the session ends and nobody answers.
+        let tab = scope.spawn(move || {
+            (1..=120)
+                .take_while(|turn| polls(page, *turn).is_ok())
+                .inspect(|_| thread::sleep(Duration::from_millis(200)))
+                .count()
         });
         let idle = judged(&session, "idle", "a request (PUT /echo)");
         assert_eq!(idle["after"], AFTER, "{idle:#}");
         assert!(idle["ends_at"].is_string() && idle["cpu"].is_number() && idle["gpu"] == "none", "{idle:#}");
         let said = site.alice.shlogin(&["show", "forgotten"]).ok();
         let record = ends_idle(&session, last);
-        over.store(true, Ordering::Relaxed);
+        let turns = tab.join().unwrap();
+        assert!(turns > 10 && turns < 120, "it polled to the end: {turns}");
         for line in ["idle ", "; ends after 6 s, at ", "last used ", "of a core (counts from 5 %)"] {
             assert!(said.stdout.contains(line), "{line:?} in {}", said.stdout);
         }

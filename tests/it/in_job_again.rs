@@ -186,10 +186,13 @@ pub(crate) fn whoever_follows_a_restart_holds_nothing_up_and_hears_the_end(site:
     let cluster = &*OwnCluster::new(&[]);
     let hold = |what: &str| cluster.slurm(&["scontrol", "update", "PartitionName=debug", what]);
     let app = format!("{NOISE}; exec /usr/bin/python3 {}", place().app().display());
-    let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
-    command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
-    let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
+    let start = || {
+        let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
+        command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
+        Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() }
+    };
 
+    let session = start();
     cancel(cluster, &session);
     hold("State=DOWN");
     let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));
@@ -202,9 +205,7 @@ pub(crate) fn whoever_follows_a_restart_holds_nothing_up_and_hears_the_end(site:
     follower.finish(seconds(20));
     cluster.wait_until_nothing_is_left(seconds(15), alice);
 
-    let mut command = cluster.shlogin_command(alice, &["start", "--json", "--slurm", "--name", "job"]);
-    command.args(["--network", "isolated", "--", "sh", "-c", &app]).env("SHLOGIN_SLURM_LINGER", "1h");
-    let session = Session { user: alice, json: Running::spawn(command).finish(seconds(60)).ok().json() };
+    let session = start();
     cancel(cluster, &session);
     hold("State=DOWN");
     let follower = Running::spawn(cluster.shlogin_command(alice, &["restart", "job"]));

@@ -24,6 +24,7 @@ mod gateway;
 mod harness;
 mod idle;
 mod in_allocation;
+mod in_allocation_node;
 mod in_job;
 mod in_job_again;
 mod in_job_attacks;
@@ -230,7 +231,8 @@ fn proofs() -> Vec<Trial> {
             beside_an_allocation_nothing_starts_on_the_login_node_by_mistake [Slurm]
             from_the_shell_of_salloc_sessions_run_in_the_allocation [Slurm, OpenSsh]
             the_end_of_an_allocation_is_the_session_s_and_is_told [Slurm]
-            a_gateway_that_is_gone_is_followed_by_another_or_by_the_end [Slurm]
+            a_gateway_that_is_gone_is_followed_by_another_or_by_the_end [Slurm];
+        in_allocation_node:
             on_a_node_a_session_waits_for_a_gateway_from_a_login_node [Slurm]
             a_session_without_a_gateway_is_ended_from_either_side [Slurm]
             the_command_that_brings_a_gateway_comes_to_its_end [Slurm]

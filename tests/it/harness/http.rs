@@ -123,14 +123,33 @@ impl Gate {
 
     /// Sends these bytes and reads one answer. `None` where the connection is closed without one.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Option<Answer> {
-        let mut wire = self.connect().unwrap();
-        wire.write_all(bytes).unwrap();
-        wire.flush().unwrap();
-        read_answer(&mut wire, bytes.starts_with(b"HEAD ")).unwrap()
+        self.try_raw(bytes).unwrap()
+    }
+
+    fn try_raw(&self, bytes: &[u8]) -> io::Result<Option<Answer>> {
+        let mut wire = self.connect()?;
+        wire.write_all(bytes)?;
+        wire.flush()?;
+        read_answer(&mut wire, bytes.starts_with(b"HEAD "))
     }
 
     /// A request as a browser would make it, with these headers besides.
     pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let answer = self.try_request(method, path, headers, body).unwrap();
+        answer.unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// The same of a gateway that may be gone, or go meanwhile.
+    ///
+    /// # Errors
+    /// As of the connection.
+    pub(crate) fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Option<Answer>> {
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.authority);
         head += &self.cookie_header();
@@ -140,8 +159,7 @@ impl Gate {
         if !body.is_empty() {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
-        let bytes = [head.as_bytes(), b"\r\n", body].concat();
-        self.raw(&bytes).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+        self.try_raw(&[head.as_bytes(), b"\r\n", body].concat())
     }
 
     /// A plain GET.
