@@ -11,6 +11,16 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# That there is a compiler, and none that is too old.
+need_rust() {
+  local wanted found
+  have cargo || die "cargo is missing: install Rust with rustup, then run this again"
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$top/Cargo.toml")
+  found=$(rustc --version | cut -d ' ' -f 2)
+  [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] ||
+    die "Rust $found is too old: install $wanted or newer with rustup, then run this again"
+}
+
 # Runs a command as root: as it is, or with sudo.
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
