@@ -14,6 +14,8 @@ const quiet = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-b
 
 // Chromium gives up what is under way when an interface of the machine comes or goes, as those of other tests do
 const networkChanged = 'net::ERR_NETWORK_CHANGED';
+// and what is tried again at once may meet the page that says so
+const overtaken = 'is interrupted by another navigation to "chrome-error://chromewebdata/"';
 
 /** Does it again, a few times, where nothing but that was in its way. */
 async function steadily(action) {
@@ -21,7 +23,7 @@ async function steadily(action) {
     try {
       return await action();
     } catch (error) {
-      if (tries === 5 || !String(error?.message).includes(networkChanged)) throw error;
+      if (tries === 5 || ![networkChanged, overtaken].some((why) => String(error?.message).includes(why))) throw error;
     }
   }
 }

@@ -1,6 +1,8 @@
-// node left.mjs URL OUT.png --for=SECONDS [--after=SECONDS]
+// node left.mjs URL OUT.png --for=SECONDS [--until=FILE] [--after=SECONDS]
 // Does what a person does who forgets a tab: runs a cell in JupyterLab, and leaves the page open. Tells what the page does in the
-// meantime: requests by path, and the bytes of each WebSocket. --after is how long it may settle before that is counted.
+// meantime: requests by path, and the bytes of each WebSocket. --after is how long it may settle before that is counted, and a
+// FILE that is there ends it before its time.
+import { existsSync } from 'node:fs';
 import { commandLine, withPage } from './browser.mjs';
 import { runCell } from './lab.mjs';
 
@@ -34,6 +36,7 @@ await withPage({ url, out, timeout: 90_000 }, async (page, saw) => {
   await runCell(page, "'-'.join(str(n * 37) for n in (3, 6, 9))", '111-222-333');
   await seconds(Number(flags.after ?? 0));
   counts = true;
-  await seconds(Number(flags.for));
+  const end = Date.now() + Number(flags.for) * 1000;
+  while (Date.now() < end && !(flags.until && existsSync(flags.until))) await seconds(0.5);
   Object.assign(saw, { requests, sockets, seconds: (Date.now() - begun) / 1000 });
 });

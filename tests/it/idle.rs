@@ -261,12 +261,19 @@ pub(crate) fn a_forgotten_tab_of_jupyterlab_s_does_not_hold_a_session(site: &Sit
     let _alone = heavy();
     let image = place().image("notebook").display().to_string();
     let session = site.alice.start(&["--name", "notebook", "--idle-timeout", "40s", &image]);
+    let until_then = format!("--until={}", site.alice.home.join("ended").display());
     let (saw, record) = thread::scope(|scope| {
-        let tab = scope.spawn(|| site.alice.browse("left", &[session.url(), "--after=5", "--for=90"]));
-        let record = until(seconds(180), &format!("its end: {:#}", session.show()), || {
-            Some(session.show()).filter(|record| record["state"] == "ended")
-        });
+        let tab = scope
+            .spawn(|| site.alice.browse("left", &[session.url(), "--after=5", "--for=150", &until_then]));
+        let begun = Instant::now();
+        let mut record = session.show();
+        // Looks seldom: each takes time from the page.
+        while record["state"] != "ended" && begun.elapsed() < seconds(180) && !tab.is_finished() {
+            thread::sleep(seconds(1));
+            record = session.show();
+        }
         let open = !tab.is_finished();
+        site.alice.own_file("ended", "", 0o644);
         let (saw, picture) = tab.join().unwrap();
         keep(&picture, "notebook-left");
         assert!(open, "the tab was open when the session ended: {saw:#}");

@@ -1,6 +1,6 @@
 //! A colleague beside the owner: what he sees, what he may do, and how it ends.
 
-use std::{os::unix::fs::PermissionsExt, time::Instant};
+use std::{os::unix::fs::PermissionsExt, thread, time::Instant};
 
 use serde_json::{Value, json};
 
@@ -156,13 +156,19 @@ pub(crate) fn revoking_cuts_off_at_once(site: &Site) {
             page.next();
         }
         let began = Instant::now();
-        if by_page {
-            owner.say(&json!({ "type": "revoke", "guest": guest.id() }));
-        } else {
-            site.alice.shlogin(&["share", session.name(), "--revoke", guest.id()]).ok();
-        }
-        page.until_closed();
-        assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
+        // He goes on reading, also while the command runs: who does not is not told why.
+        thread::scope(|scope| {
+            let revoking = scope.spawn(|| {
+                if by_page {
+                    owner.say(&json!({ "type": "revoke", "guest": guest.id() }));
+                } else {
+                    site.alice.shlogin(&["share", session.name(), "--revoke", guest.id()]).ok();
+                }
+            });
+            page.until_closed();
+            assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
+            revoking.join().unwrap();
+        });
         assert_eq!(page.said.last().unwrap()["type"], "refused", "{:?}", page.said);
         assert_eq!(Page::connect(&guest.gate).err(), Some(401), "round {round}: by cookie");
         let url = guest.shared["url"].as_str().unwrap();

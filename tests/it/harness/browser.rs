@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{User, place::place, program::Running, seconds, sh};
+use super::{User, interfaces::still, place::place, program::Running, seconds, sh};
 
 /// The drivers, with what they need from npm, in this run's place. What npm brought is kept between runs, outside the
 /// clone, under a name that says which lock file it is of.
@@ -68,6 +68,7 @@ impl User {
         command.env("SHLOGIN_BROWSER_MODULES", &*DRIVERS).env("TMPDIR", &self.home);
         // what a browser keeps there is none of a session's
         command.env_remove("XDG_RUNTIME_DIR");
+        let _still = still();
         let output = Running::spawn(command).finish(seconds(240));
         if output.code() != 0 {
             keep(&picture, driver);

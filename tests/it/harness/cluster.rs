@@ -21,6 +21,7 @@ use std::{
 
 use super::{
     Process, User, census,
+    interfaces::change,
     place::place,
     program::{Output, Running},
     seconds, until,
@@ -91,7 +92,7 @@ impl Cluster {
 
     fn up(folder: PathBuf, settings: &[&str]) -> Result<Self, String> {
         let mut command = script(&folder, &["up"]);
-        let output = command.args(settings).output().map_err(|error| error.to_string())?;
+        let output = change(|| command.args(settings).output()).map_err(|error| error.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
@@ -343,7 +344,7 @@ pub(crate) fn take_down_below(run: &Path) {
 }
 
 fn take_down(folder: &Path) {
-    let _ = script(folder, &["down"]).status();
+    let _ = change(|| script(folder, &["down"]).status());
 }
 
 /// Ends what a user has in the shared cluster, if it is up, before her number is the next one's.

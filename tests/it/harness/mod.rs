@@ -6,6 +6,7 @@ pub(crate) mod census;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod in_job;
+mod interfaces;
 pub(crate) mod needs;
 pub(crate) mod net;
 pub(crate) mod page;

@@ -15,7 +15,7 @@ use std::{
 use nix::{ifaddrs::getifaddrs, unistd::Pid};
 use serde::{Deserialize, Serialize};
 
-use super::{User, http::Gate, place::place, program::Running, seconds};
+use super::{User, http::Gate, interfaces::still, place::place, program::Running, seconds};
 
 /// The word in `argv[1]` for this role.
 pub(crate) const ROLE: &str = "@scan";
@@ -57,6 +57,7 @@ impl User {
     pub(crate) fn scan(&self, targets: &Targets) -> Findings {
         let mut command = self.command(place().myself());
         command.arg(ROLE).arg(serde_json::to_string(targets).unwrap());
+        let _still = still();
         let output = Running::spawn(command).finish(seconds(300)).ok();
         serde_json::from_str(&output.stdout).unwrap()
     }
