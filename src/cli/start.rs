@@ -30,7 +30,7 @@ use crate::{
     },
     sandbox::Footprint,
     session::{
-        Allocated, HostAt, LaunchError, Launched, LentHost, Lock, Record, Records, Sockets,
+        Allocated, HostAt, LaunchError, Launched, LentHost, Lock, Record, Records, Sockets, exact,
         launch::{self, End, FromLauncher, ToLauncher},
         surroundings,
     },
@@ -325,6 +325,9 @@ impl<'a> Follower<'a> {
         ));
         if let Some(job) = record.within.as_ref().or(record.job.as_ref().filter(|job| job.lent)) {
             self.output.note(format_args!("It ends with its job: {}.", job.summary(jiff::Timestamp::now())));
+        }
+        if let Some(after) = record.idle_after() {
+            self.output.note(format_args!("It ends when nobody has used it for {}.", exact(after)));
         }
         self.output.note(from_a_laptop(record));
         self.output.note(to_a_shell(record));

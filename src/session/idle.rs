@@ -77,7 +77,7 @@ fn percent(cpu: f64) -> String {
 }
 
 /// A time span that may be short.
-pub(super) fn exact(time: Duration) -> String {
+pub fn exact(time: Duration) -> String {
     match time.as_secs() {
         secs @ 0..600 if secs % 60 != 0 => format!("{secs} s"),
         _ => span(time),

@@ -13,7 +13,7 @@ mod spec;
 mod supervise;
 pub mod surroundings;
 
-pub use idle::{IdleReport, IdleState, LastUse};
+pub use idle::{IdleReport, IdleState, LastUse, exact};
 pub use job::{BatchSpec, JobRecord, Lent, LentHost, MungeUse, span};
 pub use launch::{LaunchError, Launched, Sockets};
 pub use lock::{Lock, LockError};
