@@ -281,7 +281,7 @@ impl Gate {
             }
             self.interrupt(end).await;
         };
-        let why = end.to_string();
+        let (why, lent) = (end.to_string(), self.is_lent());
         tokio::join!(self.door.close(&why), self.ssh.close());
         put_down(&mut self.record, &end);
         if let (Some(reason), Some(left)) = (&mut self.record.reason, left) {
@@ -289,8 +289,12 @@ impl Gate {
             *reason += &left;
         }
         // A disk that is full must not keep the session from ending; then that is what is said of it.
-        self.opened.papers.write(&self.record).await;
-        if let Err(error) = forget_secrets(self.opened.papers.folder()) {
+        let written = self.opened.papers.write(&self.record).await;
+        // The host of a job that is lent may have no other word of the end than the record's; without it, another gate can still
+        // be given to it.
+        if (written || !lent)
+            && let Err(error) = forget_secrets(self.opened.papers.folder())
+        {
             tracing::warn!(%error, "what the link needed is still in the session's folder");
         }
         Over { end, record: self.record, follower: self.follower }

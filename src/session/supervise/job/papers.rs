@@ -53,16 +53,20 @@ impl Papers {
     }
 
     /// Writes the record, unless it is another gate's by now. It serves all the same where it cannot be written; what others read
-    /// of it is older then.
-    pub(super) async fn write(&self, record: &Record) {
+    /// of it is older then. Whether what others read is this, or another gate's.
+    pub(super) async fn write(&self, record: &Record) -> bool {
         let (kept, record) = (Arc::clone(&self.0), record.clone());
         let written = spawn_blocking(move || match kept.are_ours() {
             true => kept.records.write(&record),
             // The next look ends this gate.
             false => Ok(()),
         });
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(%error, "the record cannot be written");
+        match written.await {
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the record cannot be written");
+                false
+            }
+            _ => true,
         }
     }
 }
