@@ -241,6 +241,7 @@ pub(super) fn spec(
         status: None,
         exit: None,
         reason: None,
+        interrupted_until: None,
         idle_timeout: config.idle_timeout.after().map(|after| after.as_secs()),
         log: log_path(&state, taken.id),
         footprint: taken.footprint.clone(),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::{sys::signal::kill, unistd::Pid};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ use crate::{
     words::{Isolation, Network, PodNumber, RuntimeKind, SessionId, SessionName, TmpMode},
 };
 
+/// By how much two nodes' clocks may differ.
+const OVERDUE: SignedDuration = SignedDuration::from_mins(10);
 const FILE: &str = "record.json";
 /// The app's output.
 const LOG: &str = "log";
@@ -145,6 +147,9 @@ pub struct Record {
     pub exit: Option<Exit>,
     /// Why the session ended.
     pub reason: Option<String>,
+    /// When it ends, where it is interrupted and nobody starts it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupted_until: Option<Timestamp>,
     /// How many seconds nobody may use it before it ends; none in records of earlier versions, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<u64>,
@@ -343,7 +348,7 @@ impl Records {
 
 /// Puts down as ended what was cut off, by a restart or by force, and removes what it left on the node.
 fn settle(record: Record, folder: &PrivateFolder) -> Record {
-    if record.state == State::Ended || lives(&record) {
+    if record.state == State::Ended || lives(&record) && !is_overdue(&record) {
         return record;
     }
     // It may have ended between the two looks.
@@ -360,13 +365,22 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
         }
         record.state = State::Ended;
         record.ended_at = Some(Timestamp::now());
-        // What cannot be removed or written now is tried again at the next look.
-        let _ = remove_leftovers(&record);
+        // What cannot be removed or written now is tried again at the next look. What another node has is its own.
+        if record.is_here() {
+            let _ = remove_leftovers(&record);
+        }
         if forget_secrets(folder).is_ok() {
             let _ = write(folder, &record);
         }
     }
     record
+}
+
+/// Whether a session that was interrupted should have ended by now: its gateway's node does not come back, and no other would ever
+/// say so.
+fn is_overdue(record: &Record) -> bool {
+    let overdue = |until: Timestamp| Timestamp::now().duration_since(until) > OVERDUE;
+    record.state == State::Interrupted && record.interrupted_until.is_some_and(overdue)
 }
 
 /// Whether a session lives: its lock is held, wherever it was when it was started, or its supervisor is there.

@@ -1,6 +1,6 @@
 //! Sessions whose jobs Slurm has ended: they keep their name and their URL, and their owner may start them again.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -243,6 +243,43 @@ pub(crate) fn a_session_whose_node_failed_is_started_on_another(site: &Site) {
     assert_eq!(session.show()["job"]["node"], other.as_str());
     session.stop();
     cluster.wait_until_nothing_is_left(seconds(15), alice);
+}
+
+/// Its gateway's node does not come back: whoever looks from another one puts it down, when its time is over.
+pub(crate) fn an_interrupted_session_whose_node_is_gone_ends_in_its_time(site: &Site) {
+    let (cluster, alice) = (Cluster::shared(), &site.alice);
+    let session = start(cluster, alice, "1h", &[], &[]);
+    let mut record = cancel(cluster, &session);
+    let until = record["interrupted_until"].as_str().unwrap().to_owned();
+    session.stop();
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+    // The same, as another login node has left it in the home that they share.
+    let (here, there) = (session.folder(), alice.state().join("login9"));
+    let folder = there.join(session.id());
+    let write = |record: &Value| {
+        let text = serde_json::to_string(record).unwrap();
+        let owned = folder.strip_prefix(&alice.home).unwrap().join("record.json");
+        alice.own_file(owned.to_str().unwrap(), &text, 0o600);
+    };
+    alice.own_folder(&there, 0o700);
+    alice.own_folder(&folder, 0o700);
+    fs::remove_dir_all(here).unwrap();
+    let log = folder.join("log");
+    for (name, value) in [("node", "login9"), ("log", log.to_str().unwrap())] {
+        record[name] = value.into();
+    }
+    write(&record);
+    alice.shlogin(&["list"]).ok().says("interrupted on login9");
+    assert!(until.as_str() > record["started_at"].as_str().unwrap(), "{record:#}");
+    record["interrupted_until"] = record["started_at"].clone();
+    write(&record);
+    // Of so little, two nodes' clocks may differ.
+    alice.shlogin(&["list"]).ok().says("interrupted on login9");
+    record["interrupted_until"] = "2026-01-01T00:00:00Z".into();
+    write(&record);
+    assert!(alice.list().is_empty());
+    let ended = alice.shlogin(&["show", "--json", "job"]).ok().json();
+    assert_eq!((&ended["state"], &ended["reason"]), (&"ended".into(), &record["reason"]), "{ended:#}");
 }
 
 /// What a session does not wait for, and when it waits no longer.

@@ -226,6 +226,7 @@ fn proofs() -> Vec<Trial> {
             a_session_that_nobody_used_ends_as_others_do [Slurm]
             whoever_follows_a_restart_holds_nothing_up_and_hears_the_end [Slurm]
             a_session_whose_node_failed_is_started_on_another [Slurm]
+            an_interrupted_session_whose_node_is_gone_ends_in_its_time [Slurm]
             a_session_is_not_kept_for_ever [Slurm];
         in_allocation:
             beside_an_allocation_nothing_starts_on_the_login_node_by_mistake [Slurm]

@@ -3,6 +3,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Gate;
@@ -55,6 +56,7 @@ impl Gate {
         (self.restarts, self.time_left, self.ending) = (0, TimeLeft::default(), None);
         self.record.state = State::Interrupted;
         self.record.reason = Some(why.clone());
+        self.record.interrupted_until = Timestamp::now().checked_add(self.batch.linger).ok();
         self.record.app_port = None;
         if let Some(job) = &mut self.record.job {
             job.linked = false;
@@ -92,6 +94,7 @@ impl Gate {
         }
         (self.resumed, self.again) = (true, true);
         (self.record.job, self.record.reason, self.record.ready_at) = (None, None, None);
+        self.record.interrupted_until = None;
         self.submit();
         self.waits();
         self.write().await;
