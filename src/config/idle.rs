@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{InvalidValue, TextOrNumber, TimeSpan, through_text};
+use super::{
+    amounts::{TextOrNumber, TimeSpan},
+    values::{InvalidValue, through_text},
+};
 
 /// How long nobody may use a session and it may compute nothing, before it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod amounts;
 mod attach_word;
 mod error;
 mod file;
@@ -27,6 +28,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use amounts::{ByteSize, TimeSpan};
 pub use attach_word::AttachWord;
 pub use error::{ConfigError, Locked};
 pub use host::{host_name, link_hosts, node_name};
@@ -43,8 +45,8 @@ pub use slurm::{
 };
 pub use template::{TEMPLATE_NAME, TemplateText};
 pub use values::{
-    AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, InvalidValue, Listen,
-    OutboundHelper, PamService, PathChoice, RuntimeChoice, TimeSpan, Variable,
+    AbsolutePath, AccessLog, FileChoice, HostChoice, HostName, InvalidValue, Listen, OutboundHelper,
+    PamService, PathChoice, RuntimeChoice, Variable,
 };
 
 use crate::words::{Isolation, Network, PodRange, TmpMode};

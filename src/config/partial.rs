@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    amounts::{ByteSize, TimeSpan},
     idle::IdleTimeout,
     slurm::PartialSlurm,
     values::{
-        AbsolutePath, AccessLog, ByteSize, FileChoice, HostChoice, HostName, Listen, OutboundHelper,
-        PamService, PathChoice, RuntimeChoice, TimeSpan, Variable,
+        AbsolutePath, AccessLog, FileChoice, HostChoice, HostName, Listen, OutboundHelper, PamService,
+        PathChoice, RuntimeChoice, Variable,
     },
 };
 use crate::words::{Isolation, Network, TmpMode};

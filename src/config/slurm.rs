@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    amounts::TimeSpan,
     attach_word::AttachWord,
     job_option::JobOption,
-    values::{HostChoice, InvalidValue, PathChoice, TimeSpan, through_text},
+    values::{HostChoice, InvalidValue, PathChoice, through_text},
 };
 
 /// What holds of `[slurm]`.
