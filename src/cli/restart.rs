@@ -44,6 +44,6 @@ pub(super) fn restart(args: &RestartArgs, output: &Output) -> Result<ExitCode, F
         }
         _ => return Err(Failure::Session(format!("{} has just ended", record.name))),
     }
-    Follower::joined(output, interrupts, Launched::followed(ours), &record, args.no_wait)
+    Follower::joined(output, interrupts, Launched::joined(ours), &record, args.no_wait)
         .follow(&record.footprint)
 }

@@ -137,6 +137,11 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     follower.follow(&footprint)
 }
 
+/// Where the session's supervisor cannot be heard, or told.
+fn lost(error: std::io::Error) -> Failure {
+    Failure::io("cannot hear from the session's supervisor")(error)
+}
+
 /// The person's end of a session that has been launched.
 pub(super) struct Follower<'a> {
     output: &'a Output,
@@ -216,7 +221,7 @@ impl<'a> Follower<'a> {
                 Some(ToLauncher::Ready { record, url }) => {
                     self.greet(&record, &url);
                     if !self.foreground {
-                        self.launched.detach()?;
+                        self.launched.detach().map_err(lost)?;
                         return Ok(ExitCode::SUCCESS);
                     }
                     self.answered = true;
@@ -273,7 +278,7 @@ impl<'a> Follower<'a> {
     fn leave(self, record: &Record) -> Result<ExitCode, Failure> {
         let url = new_url(record)?;
         let output = self.output;
-        self.launched.detach()?;
+        self.launched.detach().map_err(lost)?;
         output.result(&WithUrl { record, url: &url }, || url.clone());
         Ok(ExitCode::SUCCESS)
     }
@@ -307,7 +312,7 @@ impl<'a> Follower<'a> {
                 return Ok(News::Interrupt);
             }
             if said {
-                return Ok(News::Said(self.launched.hear()?));
+                return Ok(News::Said(self.launched.hear().map_err(lost)?));
             }
         }
     }

@@ -5,16 +5,12 @@ use std::{
     ffi::{OsStr, OsString},
     io,
     net::TcpListener,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::PathBuf,
-    process::Child,
 };
 
 pub use super::supervise::{End, FromLauncher, ToLauncher};
-use super::{Listener, SessionSpec};
+use super::{Followed, Listener, SessionSpec, followed::Says};
 use crate::{
     sandbox::protocol,
     sys::{
@@ -37,17 +33,10 @@ pub enum LaunchError {
     /// The process could not be started.
     #[error("cannot start the session's supervisor: {0}")]
     Spawn(#[source] io::Error),
-    /// It does not answer.
-    #[error("cannot hear from the session's supervisor: {0}")]
-    Lost(#[source] io::Error),
 }
 
-/// A launched session.
-pub struct Launched {
-    channel: OwnedFd,
-    /// None where another process launched it.
-    supervisor: Option<Child>,
-}
+/// A launched session: its supervisor, or its gate.
+pub type Launched = Followed<ToLauncher>;
 
 /// A pod's sockets.
 pub struct Sockets {
@@ -82,6 +71,12 @@ pub fn make_folder(path: &std::path::Path) -> Result<(), LaunchError> {
     std::fs::DirBuilder::new().mode(0o700).create(path).map_err(failed)
 }
 
+impl Says for ToLauncher {
+    fn lets_go(&self) -> bool {
+        matches!(self, Self::Detached | Self::Ended { .. })
+    }
+}
+
 impl Launched {
     /// Starts the supervisor of `spec`, giving it the name's lock and the pod's sockets: with a link's listener, the gate of
     /// a session whose app runs in a job.
@@ -106,55 +101,6 @@ impl Launched {
             }
         };
         let supervisor = supervisor.map_err(LaunchError::Spawn)?;
-        Ok(Self { channel, supervisor: Some(supervisor) })
-    }
-
-    /// One that lives already, whose supervisor has the other end of this socket.
-    pub fn followed(channel: OwnedFd) -> Self {
-        Self { channel, supervisor: None }
-    }
-
-    /// Waits for the next thing it says. `None` where it is gone without a word.
-    ///
-    /// # Errors
-    /// As [`LaunchError`].
-    pub fn hear(&self) -> Result<Option<ToLauncher>, LaunchError> {
-        match protocol::receive(self.channel.as_fd()) {
-            Ok(received) => Ok(received.map(|(said, _)| said)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(LaunchError::Lost(error)),
-        }
-    }
-
-    /// Tells it something. One that has ended is no error: it has said so, or is about to.
-    pub fn tell(&self, what: &FromLauncher) {
-        let _ = protocol::send(self.channel.as_fd(), what, &[]);
-    }
-
-    /// Lets it go on by itself. Returns when it has heard so, or has ended.
-    ///
-    /// # Errors
-    /// As [`LaunchError`].
-    pub fn detach(self) -> Result<(), LaunchError> {
-        self.tell(&FromLauncher::Detach);
-        while let Some(said) = self.hear()? {
-            if matches!(said, ToLauncher::Detached | ToLauncher::Ended { .. }) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for its process to end, after it said that it has. One that another process launched is not waited for.
-    pub fn wait(&mut self) {
-        if let Some(supervisor) = &mut self.supervisor {
-            let _ = supervisor.wait();
-        }
-    }
-}
-
-impl AsFd for Launched {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.channel.as_fd()
+        Ok(Self::begun(channel, supervisor))
     }
 }

@@ -1,6 +1,7 @@
 //! A session: name, pod and record; the supervisor that keeps it alive; and how other processes of its owner speak to it.
 
 pub mod control;
+mod followed;
 mod idle;
 mod job;
 mod later;
@@ -13,6 +14,7 @@ mod spec;
 mod supervise;
 pub mod surroundings;
 
+pub use followed::Followed;
 pub use idle::{IdleReport, IdleState, LastUse, exact};
 pub use job::{BatchSpec, JobRecord, Lent, LentHost, MungeUse, span};
 pub use launch::{LaunchError, Launched, Sockets};

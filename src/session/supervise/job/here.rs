@@ -11,21 +11,8 @@
 //!   │◄─ Detached, or Ended { end } ───────────────│
 //! ```
 
-use std::{
-    fs::OpenOptions,
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
-    path::Path,
-    process::Child,
-};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde::{Deserialize, Serialize};
 use slurm::{JobId, Slurm};
 
@@ -33,11 +20,7 @@ use super::{manner::Manner, proof::settle};
 use crate::{
     config::paths::{Durability, PrivateFolder},
     link::{self, Rendezvous, RunId},
-    sandbox::protocol,
-    session::{
-        Records, SessionSpec,
-        supervise::{End, FromLauncher},
-    },
+    session::{Followed, Records, SessionSpec, followed::Says, supervise::End},
     sys::{
         message,
         spawn::{self, Leash, role},
@@ -61,9 +44,12 @@ pub enum FromHostHere {
 }
 
 /// Such a host.
-pub struct HostHere {
-    channel: OwnedFd,
-    host: Child,
+pub type HostHere = Followed<FromHostHere>;
+
+impl Says for FromHostHere {
+    fn lets_go(&self) -> bool {
+        matches!(self, Self::Detached | Self::Ended { .. })
+    }
 }
 
 /// Writes down all that a gateway and the host will read: the record, what the session was started with, how the host
@@ -109,57 +95,6 @@ impl HostHere {
         let env = std::env::vars_os().collect();
         let host =
             spawn::role_with(env, role::HOST, &words, vec![theirs], Some(said.into()), Leash::NoticesItself)?;
-        Ok(Self { channel, host })
-    }
-
-    /// Waits for the next thing it says. `None` where it is gone without a word.
-    ///
-    /// # Errors
-    /// As `recvmsg(2)`.
-    pub fn hear(&self) -> io::Result<Option<FromHostHere>> {
-        match protocol::receive(self.channel.as_fd()) {
-            Ok(received) => Ok(received.map(|(said, _)| said)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Tells it something. One that has ended is no error: it has said so, or is about to.
-    pub fn tell(&self, what: &FromLauncher) {
-        let _ = protocol::send(self.channel.as_fd(), what, &[]);
-    }
-
-    /// Hands on what Slurm has sent to us: SIGTERM.
-    pub fn terminate(&self) {
-        // It is our child, and not waited for: the number is its own.
-        let number = i32::try_from(self.host.id()).map(Pid::from_raw);
-        if let Ok(host) = number {
-            let _ = kill(host, Signal::SIGTERM);
-        }
-    }
-
-    /// Lets it go on by itself. Returns when it has heard so, or has ended.
-    ///
-    /// # Errors
-    /// As [`HostHere::hear`].
-    pub fn detach(self) -> io::Result<()> {
-        self.tell(&FromLauncher::Detach);
-        while let Some(said) = self.hear()? {
-            if matches!(said, FromHostHere::Detached | FromHostHere::Ended { .. }) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for its process to end, after it said that it has.
-    pub fn wait(&mut self) {
-        let _ = self.host.wait();
-    }
-}
-
-impl AsFd for HostHere {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        Ok(Self::begun(channel, host))
     }
 }
