@@ -40,7 +40,7 @@
 //! # Nobody starves
 //! What a channel's reader leaves unread is bounded by its own window ([`TrunkLimits::window`]), and the trunk's window
 //! has room for all of them: so however many stand still, the others go on. What is written is for the other end to bound
-//! likewise, and [`serve`] does. Only small pieces are dear: some hundred thousand of single bytes, which nobody reads, end
+//! likewise, and [`serve`] does. Only small pieces are dear: more than a million of single bytes, which nobody reads, end
 //! a trunk as an attack, though never those of one channel alone.
 //!
 //! [`shutdown`]: tokio::io::AsyncWriteExt::shutdown
@@ -84,7 +84,7 @@ pub struct TrunkLimits {
     /// Channels open at a time. The host may allow fewer (`SETTINGS_MAX_CONCURRENT_STREAMS`).
     pub channels: u32,
     /// Bytes that one channel holds for a reader who does not read. At most this times [`channels`](Self::channels) is in
-    /// memory.
+    /// memory. It is also what is under way in one round trip between two busy ends, and so bounds their speed.
     pub window: u32,
     /// Time for the other end to show that it speaks HTTP/2.
     pub handshake: Duration,
@@ -101,7 +101,7 @@ impl Default for TrunkLimits {
     fn default() -> Self {
         Self {
             channels: 256,
-            window: 256 * 1024,
+            window: 1024 * 1024,
             handshake: Duration::from_secs(10),
             open: Duration::from_secs(10),
             ping: Duration::from_secs(15),
