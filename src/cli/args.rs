@@ -4,7 +4,7 @@ mod slurm;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 pub(super) use slurm::SlurmArgs;
 
@@ -283,12 +283,12 @@ pub(super) struct SshConfigArgs {
 }
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["names", "all"]))]
 pub(super) struct StopArgs {
     /// The sessions' names, or as much of each as is unique
-    #[arg(required_unless_present = "all")]
     pub(super) names: Vec<String>,
     /// All live sessions
-    #[arg(short, long, conflicts_with = "names")]
+    #[arg(short, long)]
     pub(super) all: bool,
     /// How long the app has between SIGTERM and SIGKILL, as in 10s
     #[arg(short, long)]

@@ -20,7 +20,7 @@ use super::{
     Failure,
     args::{ExecArgs, OneArgs},
     output::Output,
-    sessions::{connect, records},
+    sessions::{connect_to_run, records},
 };
 use crate::{
     sandbox::protocol::to_file,
@@ -48,7 +48,7 @@ pub(super) fn shell(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure
 
 fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(name, Which::Live)?;
-    let client = connect(&record)?;
+    let client = connect_to_run(&record)?;
     let env =
         OF_THE_TERMINAL.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect();
     let spec = to_file(&ExecSpec { words, env }).map_err(Failure::io("cannot describe the command"))?;
@@ -63,7 +63,7 @@ fn run(name: &str, words: Vec<OsString>, output: &Output) -> Result<ExitCode, Fa
 
 pub(super) fn sftp_server(args: &OneArgs, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(&args.name, Which::Live)?;
-    let client = connect(&record)?;
+    let client = connect_to_run(&record)?;
     conclude(with_streams(&client, &Request::Sftp, None, Ends::of(&record)), &record.name, output)
 }
 

@@ -165,6 +165,18 @@ pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
         .map_err(Failure::io(format!("cannot reach session {}", record.name)))
 }
 
+/// To a session in which something is to be run: one that is interrupted has no place for it.
+pub(super) fn connect_to_run(record: &Record) -> Result<Client, Failure> {
+    if record.state == State::Interrupted {
+        let why = record.reason.as_deref().unwrap_or("its job is over");
+        return Err(Failure::Session(format!(
+            "nothing of {0} runs: {why}; `shlogin restart {0}` starts it again",
+            record.name
+        )));
+    }
+    connect(record)
+}
+
 /// The records among which this one is, which may be another node's.
 pub(super) fn records_of(record: &Record) -> Result<Records, Failure> {
     let folder = record.log.parent().and_then(std::path::Path::parent).map(PrivateFolder::existing);

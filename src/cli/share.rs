@@ -16,7 +16,7 @@ use super::{
     args::{Changes, ShareArgs},
     code,
     output::Output,
-    sessions::{connect, records},
+    sessions::{connect_to_run, records},
 };
 use crate::{
     config::host_name,
@@ -35,9 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn share(args: ShareArgs, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(&args.name, Which::Live)?;
-    let client = connect(&record)?;
+    let client = connect_to_run(&record)?;
     client.be_patient_for(PATIENCE).map_err(Failure::io("cannot ask"))?;
     let lasts = args.lasts.map_or(USUAL, |lasts| lasts.duration());
+    if lasts.is_zero() {
+        return Err(Failure::Usage("--for 0s: nobody can come in no time".to_owned()));
+    }
     let Changes { list, revoke, all, extend } = args.changes;
     if list {
         return show(&ask(&client, &record, &Request::Guests)?, output);

@@ -21,7 +21,7 @@ use super::{
     Failure,
     args::{OneArgs, SshArgs, SshConfigArgs},
     output::Output,
-    sessions::{connect, records},
+    sessions::{connect_to_run, records},
 };
 use crate::{
     config::{
@@ -172,7 +172,7 @@ fn myself() -> Result<String, Failure> {
 
 /// One end of a connection whose other end speaks ssh for the session.
 fn opened(record: &Record) -> Result<UnixStream, Failure> {
-    let client = connect(record)?;
+    let client = connect_to_run(record)?;
     let (ours, theirs) = UnixStream::pair().map_err(Failure::io("cannot make a socket"))?;
     let lost = || Failure::io(format!("cannot reach the ssh server of {}", record.name));
     client.ask(&Request::Ssh, &[theirs.as_fd()]).map_err(lost())?;

@@ -134,6 +134,7 @@ pub(crate) fn a_guest_who_may_type_types_and_resizes_nothing(site: &Site) {
     let (session, mut owner) = session(site, "type");
     let refused = site.alice.shlogin(&["share", session.name(), "--type"]).ended_with(2);
     assert!(refused.stderr.contains("with all your files and rights"), "{refused:#?}");
+    site.alice.shlogin(&["share", session.name(), "--for", "0s"]).ended_with(2).says("no time");
     let guest = share(&session, &["--type", "--yes"]);
     let mut page = guest.open(2);
     assert_eq!(page.attached["access"], "type");
