@@ -376,17 +376,17 @@ fn settle(record: Record, folder: &PrivateFolder) -> Record {
     record
 }
 
-/// Whether a session that was interrupted should have ended by now: its gateway's node does not come back, and no other would ever
-/// say so.
+/// Whether a session that was interrupted on another node should have ended by now: that node does not come back, and no other
+/// would ever say so. Of one that is here, its process tells.
 fn is_overdue(record: &Record) -> bool {
     let overdue = |until: Timestamp| Timestamp::now().duration_since(until) > OVERDUE;
-    record.state == State::Interrupted && record.interrupted_until.is_some_and(overdue)
+    !record.is_here() && record.state == State::Interrupted && record.interrupted_until.is_some_and(overdue)
 }
 
 /// Whether a session lives: its lock is held, wherever it was when it was started, or its supervisor is there.
 fn lives(record: &Record) -> bool {
     // Of another node's processes, nothing can be said here.
-    if record.node.as_deref().is_some_and(|node| node != node_name().as_str()) {
+    if !record.is_here() {
         return true;
     }
     // From within a session (or another container) neither locks nor process numbers mean what they mean outside.
