@@ -387,7 +387,7 @@ class Bench:
             for connections, total in CONNECTIONS.items():
                 case = f"GET of 1 KiB, {connections} at a time"
                 action = lambda side, connections=connections, total=total: requests(side, self.user, connections, total)
-                self.one(case, "/s", number, total / 1000, action, [self.forwards[0], *self.floors])
+                self.one(case, "/s", number, total / 1000, action, [*self.forwards, *self.floors])
 
     def latency(self):
         sides = {"session in a job": self.link, "session here": self.local, "ssh -L": self.forwards[0],
