@@ -165,8 +165,8 @@ pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
         .map_err(Failure::io(format!("cannot reach session {}", record.name)))
 }
 
-/// To a session in which something is to be run: one that is interrupted has no place for it.
-pub(super) fn connect_to_run(record: &Record) -> Result<Client, Failure> {
+/// That a session has a place where something can be run: one that is interrupted has none.
+pub(super) fn has_a_place(record: &Record) -> Result<(), Failure> {
     if record.state == State::Interrupted {
         let why = record.reason.as_deref().unwrap_or("its job is over");
         return Err(Failure::Session(format!(
@@ -174,6 +174,12 @@ pub(super) fn connect_to_run(record: &Record) -> Result<Client, Failure> {
             record.name
         )));
     }
+    Ok(())
+}
+
+/// To a session in which something is to be run.
+pub(super) fn connect_to_run(record: &Record) -> Result<Client, Failure> {
+    has_a_place(record)?;
     connect(record)
 }
 

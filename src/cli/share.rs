@@ -16,7 +16,7 @@ use super::{
     args::{Changes, ShareArgs},
     code,
     output::Output,
-    sessions::{connect_to_run, records},
+    sessions::{connect, has_a_place, records},
 };
 use crate::{
     config::host_name,
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn share(args: ShareArgs, output: &Output) -> Result<ExitCode, Failure> {
     let record = records()?.find(&args.name, Which::Live)?;
-    let client = connect_to_run(&record)?;
+    let client = connect(&record)?;
     client.be_patient_for(PATIENCE).map_err(Failure::io("cannot ask"))?;
     let lasts = args.lasts.map_or(USUAL, |lasts| lasts.duration());
     if lasts.is_zero() {
@@ -54,6 +54,7 @@ pub(super) fn share(args: ShareArgs, output: &Output) -> Result<ExitCode, Failur
     if let Some(who) = extend {
         return changed(&ask(&client, &record, &Request::Extend { who, lasts })?, "extended", output);
     }
+    has_a_place(&record)?;
     let access = if args.types { Access::Type } else { Access::View };
     if access == Access::Type && !args.yes && !is_granted(&record)? {
         output.note("Nobody was let in.");

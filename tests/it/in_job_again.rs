@@ -62,6 +62,7 @@ pub(crate) fn a_session_whose_job_was_cancelled_is_started_again(site: &Site) {
     let gate = session.signed_in();
     assert_eq!(gate.get("/").text(), "here");
     let first = session.job();
+    let guest = alice.shlogin(&["share", "--json", "job"]).ok().json();
     let record = cancel(cluster, &session);
     let why = format!("its job {first} was cancelled");
     assert!(record["reason"].as_str().unwrap().contains(&why), "{record:#}");
@@ -78,6 +79,11 @@ pub(crate) fn a_session_whose_job_was_cancelled_is_started_again(site: &Site) {
         said.code() == 125 && said.stderr.contains(&why) && said.stderr.contains("shlogin restart job"),
         "{said:?}"
     );
+    alice.shlogin(&["share", "job"]).ended_with(125).says("shlogin restart job");
+    // Who is let in already can be seen, and sent away.
+    let listed = alice.shlogin(&["share", "--json", "job", "--list"]).ok().json();
+    assert_eq!(listed[0]["id"], guest["guest"], "{listed:#}");
+    alice.shlogin(&["share", "job", "--revoke", "--all"]).ok();
     let said = alice.shlogin(&["attach", "job"]);
     assert!(said.code() != 0 && said.stderr.contains("shlogin restart job"), "{said:?}");
     cluster.shlogin(alice, &["extend", "job", "--by", "1h"]).ended_with(125).says("shlogin restart job");
