@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{
     Running, Session, Site, browser::keep, cluster::Cluster, heavy, http::Gate, page::Page, place::place,
-    program::bare, seconds, ssh::Ssh, terminal::Terminal, until,
+    program::bare, seconds, ssh::Ssh, terminal::Terminal, until, until_at,
 };
 
 /// What a session may be idle for here, in seconds: little above the least.
@@ -265,13 +265,9 @@ pub(crate) fn a_forgotten_tab_of_jupyterlab_s_does_not_hold_a_session(site: &Sit
     let (saw, record) = thread::scope(|scope| {
         let tab = scope
             .spawn(|| site.alice.browse("left", &[session.url(), "--after=5", "--for=150", &until_then]));
-        let begun = Instant::now();
-        let mut record = session.show();
-        // Looks seldom: each takes time from the page.
-        while record["state"] != "ended" && begun.elapsed() < seconds(180) && !tab.is_finished() {
-            thread::sleep(seconds(1));
-            record = session.show();
-        }
+        let record = until_at(seconds(1), seconds(180), "its end, or the tab's", || {
+            Some(session.show()).filter(|record| record["state"] == "ended" || tab.is_finished())
+        });
         let open = !tab.is_finished();
         site.alice.own_file("ended", "", 0o644);
         let (saw, picture) = tab.join().unwrap();

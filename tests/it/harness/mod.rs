@@ -33,14 +33,27 @@ pub(crate) use users::{Site, User};
 ///
 /// # Panics
 /// When it has not after `within`.
-pub(crate) fn until<T>(within: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(within: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_at(Duration::from_millis(5), within, what, look)
+}
+
+/// The same, with so much time between two looks, where each takes some from what is looked at.
+///
+/// # Panics
+/// As [`until`].
+pub(crate) fn until_at<T>(
+    pace: Duration,
+    within: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(seen) = look() {
             return seen;
         }
         assert!(start.elapsed() < within, "not within {within:?}: {what}");
-        thread::park_timeout(Duration::from_millis(5));
+        thread::park_timeout(pace);
     }
 }
 
