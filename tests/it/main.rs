@@ -262,7 +262,8 @@ fn proofs() -> Vec<Trial> {
             an_interrupt_is_seen_at_once []
             what_is_not_shown_fills_no_memory []
             threat_39_no_message_does_harm []
-            tmux_is_one_for_all_ways_in [OpenSsh];
+            tmux_is_one_for_all_ways_in [OpenSsh]
+            an_image_has_tmux_by_default_where_it_says_so [Apptainer];
         password:
             pam_lets_in_by_one_s_own_password_alone [Pam]
             an_account_that_is_no_longer_good_is_refused [Pam]

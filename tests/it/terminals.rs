@@ -250,3 +250,21 @@ pub(crate) fn tmux_is_one_for_all_ways_in(site: &Site) {
     // With a shared /tmp, tmux leaves its folder in it.
     std::fs::remove_dir_all(format!("/tmp/tmux-{}", site.alice.uid)).unwrap();
 }
+
+/// An image that asks for tmux in its environment has it without `--tmux`; one that does not, has a shell.
+pub(crate) fn an_image_has_tmux_by_default_where_it_says_so(site: &Site) {
+    let folder = site.alice.home.join("asks");
+    site.alice.run(&["mkdir", &folder.display().to_string()]).ok();
+    let bind = format!("{}:/mnt:ro", folder.display());
+    for (asks, began_in) in [(false, "in-none"), (true, "in-main")] {
+        if asks {
+            site.alice.run(&["touch", &folder.join("with-tmux").display().to_string()]).ok();
+        }
+        let session = site.alice.start_image("asks", &["--bind", &bind], &[]);
+        let mut page = Page::open(&session.signed_in(), 1);
+        page.keys("echo in-${TMUX:+$(tmux display -p '#{session_name}')}${TMUX:-none}\r");
+        page.wait_for(began_in);
+        session.stop();
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
