@@ -153,15 +153,13 @@ fn push_escaped(text: &mut String, value: &str) {
 }
 
 /// A number with at least so many digits.
-fn push_number(text: &mut String, mut value: u64, least: usize) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    while value > 0 || digits.len() - at < least {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
+fn push_number(text: &mut String, value: u64, least: usize) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(value);
+    for _ in digits.len()..least {
+        text.push('0');
     }
-    text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+    text.push_str(digits);
 }
 
 /// The time in UTC, to the microsecond; the seconds are put into words only once each.
