@@ -51,6 +51,7 @@ class Cluster:
     """Two compute nodes and this machine as their login node."""
 
     def __init__(self, folder):
+        self.folder = folder
         self.env = {**os.environ, "SHLOGIN_CLUSTER": str(folder)}
         self.conf = folder / "etc/slurm.conf"
 
@@ -177,8 +178,8 @@ class Bare(Plain):
 class Sshd:
     """An sshd on the node: Debian's defaults but for `UsePAM no`."""
 
-    def __init__(self, user, cluster, folder):
-        self.port, self.address = 2222, cluster.address()
+    def __init__(self, user, cluster):
+        self.port, self.address, folder = 2222, cluster.address(), cluster.folder
         key, config = folder / "host_key", folder / "sshd_config"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         public = " ".join((folder / "host_key.pub").read_text().split()[:2])
@@ -464,26 +465,10 @@ def build():
     return Path(json.loads(told.stdout)["target_directory"]) / "release/shlogin"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shlogin", type=Path, help="the program to measure; built where it is not named")
-    parser.add_argument("--small", type=Path, metavar="FOLDER", help="where `origin` and `bare` are; beside the program where it is not named")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--starts", type=int, default=12)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=CASES, metavar="CASE,…")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every single figure")
-    parser.add_argument("--hold", action="store_true", help="measure nothing, and wait for Ctrl-C: to look at it closely")
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    options = parser.parse_args()
-    if options.list:
-        print(*CASES)
-        return 0
-    if unknown := set(options.only) - set(CASES):
-        parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    if os.geteuid() != 0:
-        sys.exit("run it as root: it makes a user, a network and a Slurm cluster")
-    shlogin = options.shlogin or build()
-
+@contextlib.contextmanager
+def place(shlogin, small=None):
+    """A user, a cluster, copies of the programs for both (`small`: where `origin` and `bare` are, else beside `shlogin`), and
+    `kept`, by which what is started is closed at the end. All of it is gone after that, also after a signal."""
     def end(number, _):
         # Once: what follows removes all that was made.
         for one in (signal.SIGINT, signal.SIGTERM):
@@ -508,7 +493,7 @@ def main():
         programs.mkdir()
         shutil.copy(shlogin, programs / "shlogin")
         for program in ("origin", "bare"):
-            shutil.copy((options.small or shlogin.parent) / program, programs / program)
+            shutil.copy((small or shlogin.parent) / program, programs / program)
         (programs / "job").write_text(f"#!/bin/sh\nexec {programs}/origin\n")
         for program in programs.iterdir():
             program.chmod(0o755)
@@ -521,10 +506,34 @@ def main():
             stack.callback(thing.close)
             return thing
 
+        yield user, cluster, programs, kept
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shlogin", type=Path, help="the program to measure; built where it is not named")
+    parser.add_argument("--small", type=Path, metavar="FOLDER", help="where `origin` and `bare` are; beside the program where it is not named")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--starts", type=int, default=12)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=CASES, metavar="CASE,…")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every single figure")
+    parser.add_argument("--hold", action="store_true", help="measure nothing, and wait for Ctrl-C: to look at it closely")
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    options = parser.parse_args()
+    if options.list:
+        print(*CASES)
+        return 0
+    if unknown := set(options.only) - set(CASES):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if os.geteuid() != 0:
+        sys.exit("run it as root: it makes a user, a network and a Slurm cluster")
+    shlogin = options.shlogin or build()
+
+    with place(shlogin, options.small) as (user, cluster, programs, kept):
         said = {"stdout": subprocess.PIPE, "text": True}
         plain = Plain("straight", kept(App(user.popen([programs / "origin"], **said))).port)
         far = kept(App(cluster.popen("in", NODE, "as", user.name, "--", programs / "origin", **said)))
-        server = kept(Sshd(user, cluster, folder))
+        server = kept(Sshd(user, cluster))
         forwards = [kept(Forward(user, server, far, cipher)) for cipher in CIPHERS]
         keys = certificate(user)
         encrypted = kept(App(cluster.popen("in", NODE, "as", user.name, "--", programs / "origin", *keys, **said)))

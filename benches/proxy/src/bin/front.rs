@@ -1,6 +1,6 @@
 //! nginx-free with all it offers switched on: TLS, HTTP/2, a judge that looks a session up, hooks, an access log.
 //!
-//! One thread, like one worker of nginx.
+//! One thread, like one worker of nginx. SIGTERM ends it in an orderly way.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -22,6 +22,7 @@ use nginx_free::{
 use proxy_bench::{COOKIE, Result, arguments::Arguments, tls};
 use tokio::{
     net::{TcpSocket, TcpStream},
+    signal::unix::{SignalKind, signal},
     sync::watch,
     time::MissedTickBehavior,
 };
@@ -69,7 +70,12 @@ async fn main() -> Result<()> {
     let listener = socket.listen(4096)?;
     println!("port {}", listener.local_addr()?.port());
     let listener = Listener::tcp(listener).with_tls(tls::server(&certificate, &key, &[b"h2", b"http/1.1"])?);
-    let (_running, closing) = watch::channel(false);
+    let (running, closing) = watch::channel(false);
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        terminated.recv().await;
+        running.send_replace(true);
+    });
     Proxy::new(door, limits).serve(listener, closing).await;
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// The certificate it has; none where it speaks no TLS.
     pub(crate) certificate: Option<PathBuf>,
+    /// Where connections come from; none for sixteen addresses in turn. A session knows who signed in by where she did.
+    pub(crate) source: Option<Ipv4Addr>,
 }
 
 /// A byte stream, whatever is below it.
@@ -44,6 +46,7 @@ const READ: usize = 64 * 1024;
 pub(crate) struct Dialer {
     address: SocketAddr,
     tls: Option<TlsConnector>,
+    source: Option<Ipv4Addr>,
     read: usize,
 }
 
@@ -51,7 +54,12 @@ impl Dialer {
     pub(crate) fn new(target: &Target, tickets: Tickets) -> Result<Self> {
         let config: Option<Arc<ClientConfig>> =
             target.certificate.as_deref().map(|path| tls::client(path, tickets)).transpose()?;
-        Ok(Self { address: target.address, tls: config.map(TlsConnector::from), read: READ })
+        Ok(Self {
+            address: target.address,
+            tls: config.map(TlsConnector::from),
+            source: target.source,
+            read: READ,
+        })
     }
 
     /// The same with small buffers, for many connections.
@@ -59,12 +67,13 @@ impl Dialer {
         Self { read: 2048, ..self }
     }
 
-    /// Connects. The `turn` picks one of sixteen source addresses, so that ports do not run short.
+    /// Connects. Where no source is told, the `turn` picks one of sixteen addresses, so that ports do not run short.
     pub(crate) async fn dial(&self, turn: usize) -> Result<(Connection, Option<HandshakeKind>)> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         let last = u8::try_from(turn % 16)? + 2;
-        socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into())?;
+        let source = self.source.unwrap_or(Ipv4Addr::new(127, 0, 0, last));
+        socket.bind((source, 0).into())?;
         let tcp = socket.connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let (stream, kind) = self.secure(tcp).await?;

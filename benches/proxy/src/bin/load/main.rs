@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
     let mut arguments = Arguments::parse(words)?;
     let address: SocketAddr = arguments.required("address")?;
     let certificate: Option<PathBuf> = arguments.optional("cert")?;
-    let target = Target { address, certificate };
+    let target = Target { address, certificate, source: arguments.optional("source")? };
     let connections: usize = arguments.required("connections")?;
     let warm_up = Duration::from_secs_f64(arguments.optional("warm-up")?.unwrap_or(0.5));
     let measured = Duration::from_secs_f64(arguments.optional("seconds")?.unwrap_or(3.0));
