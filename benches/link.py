@@ -31,7 +31,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ssh import CIPHERS, GIB, MIB, Results, User, connects, ended, free_port, until
+from ssh import CIPHERS, GIB, MIB, Results, User, asked, connects, ended, free_port, until
 
 TOP = Path(__file__).resolve().parent.parent
 NODE = "c1"
@@ -469,6 +469,7 @@ def build():
 def place(shlogin, small=None):
     """A user, a cluster, copies of the programs for both (`small`: where `origin` and `bare` are, else beside `shlogin`), and
     `kept`, by which what is started is closed at the end. All of it is gone after that, also after a signal."""
+
     def end(number, _):
         # Once: what follows removes all that was made.
         for one in (signal.SIGINT, signal.SIGTERM):
@@ -515,18 +516,9 @@ def main():
     parser.add_argument("--small", type=Path, metavar="FOLDER", help="where `origin` and `bare` are; beside the program where it is not named")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--starts", type=int, default=12)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=CASES, metavar="CASE,…")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every single figure")
     parser.add_argument("--hold", action="store_true", help="measure nothing, and wait for Ctrl-C: to look at it closely")
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    options = parser.parse_args()
-    if options.list:
-        print(*CASES)
-        return 0
-    if unknown := set(options.only) - set(CASES):
-        parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    if os.geteuid() != 0:
-        sys.exit("run it as root: it makes a user, a network and a Slurm cluster")
+    options = asked(parser, CASES, "it makes a user, a network and a Slurm cluster")
     shlogin = options.shlogin or build()
 
     with place(shlogin, options.small) as (user, cluster, programs, kept):

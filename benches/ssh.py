@@ -698,23 +698,29 @@ def measure(what, sides, wetty, options, results):
                     results.add(case, unit, goal, "pty", bare(session.user, command))
 
 
+def asked(parser, cases, why_root):
+    """The options of a benchmark that can run some of its cases only; ends where they make no sense, or are for the list alone."""
+    parser.add_argument("--only", type=lambda text: text.split(","), default=cases, metavar="CASE,…")
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    options = parser.parse_args()
+    if options.list:
+        print(*cases)
+        sys.exit(0)
+    if unknown := set(options.only) - set(cases):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if os.geteuid() != 0:
+        sys.exit(f"run it as root: {why_root}")
+    return options
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shlogin", default="shlogin", help="the program to measure")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--exec-rounds", type=int, default=30)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=CASES, metavar="CASE,…")
     parser.add_argument("--side", choices=["sshd", "shlogin"], help="only this one, to look at it closely")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every single figure")
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    options = parser.parse_args()
-    if options.list:
-        print(*CASES)
-        return 0
-    if unknown := set(options.only) - set(CASES):
-        parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    if os.geteuid() != 0:
-        sys.exit("run it as root: it makes a user and starts an sshd")
+    options = asked(parser, CASES, "it makes a user and starts an sshd")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
