@@ -40,7 +40,8 @@ export function commandLine() {
 
 /**
  * Opens a page of a fresh browser, runs `drive(page, saw)`, prints what was seen as one line of JSON, and sets the exit
- * status. Every page that is opened beside it is watched, too. Every driver takes
+ * status. Every page that is opened beside it is watched, too. Returns what was seen, with what went wrong as `error`.
+ * Every driver takes
  *   --below=PATH    what the page's host is asked for elsewhere than below this path is `outside`
  *   --trusts=HASH   of a certificate to be believed as if a known authority had signed it, the SHA-256 of its public key
  *                   in base64. Without it every certificate will do for pages, but service workers are refused, as they
@@ -109,4 +110,5 @@ export async function withPage(options, drive) {
     await rm(profile, { recursive: true, force: true }).catch(() => {});
   }
   console.log(JSON.stringify(saw));
+  return saw;
 }
