@@ -75,17 +75,12 @@ impl Body {
     }
 
     /// Gives the connection back at once where there is nothing to come: nobody asks such a body for a frame.
-    pub(crate) async fn begun(mut self) -> Self {
-        std::future::poll_fn(|cx| {
-            if let Source::App(app) = &mut self.source
-                && app.incoming.is_end_stream()
-            {
-                app.give_back(cx);
-            }
-            Poll::Ready(())
-        })
-        .await;
-        self
+    pub(crate) fn begin(&mut self, cx: &mut Context<'_>) {
+        if let Source::App(app) = &mut self.source
+            && app.incoming.is_end_stream()
+        {
+            app.give_back(cx);
+        }
     }
 
     /// Counts this body's bytes into `entry`, which is logged when the body is dropped, and lets the stream it goes on
@@ -215,7 +210,9 @@ fn without_protected(frame: Frame<Bytes>) -> Frame<Bytes> {
 
 /// A client's body on its way to the app. It ends with an error where the client stands still for too long, and its
 /// trailers are dropped, as RFC 9110 §6.5.1 allows: an app may merge them with the head's fields, which were checked.
-pub(crate) struct RequestBody(Option<Arriving>);
+///
+/// Boxed, for most requests have none, and hyper has room for 64 of them at each connection to an app.
+pub(crate) struct RequestBody(Option<Box<Arriving>>);
 
 struct Arriving {
     incoming: Incoming,
@@ -233,7 +230,7 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self(Some(Arriving { incoming, patience: Patience::new(stall), received: received() }))
+        Self(Some(Box::new(Arriving { incoming, patience: Patience::new(stall), received: received() })))
     }
 
     pub(crate) fn empty() -> Self {

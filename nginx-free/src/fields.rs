@@ -222,6 +222,16 @@ pub(crate) fn to_app(fields: &mut HeaderMap, ending: &[HeaderName], word: &Word,
     }
 }
 
+/// Whether a client says that it would have a page: a browser that opens one does.
+pub(crate) fn accepts_page(fields: &HeaderMap) -> bool {
+    let Some(accepted) = fields.get(header::ACCEPT).map(HeaderValue::as_bytes) else { return false };
+    memchr::memchr_iter(b'/', accepted).any(|slash| {
+        let (before, after) = (&accepted[..slash], &accepted[slash + 1..]);
+        let kind = before.last_chunk::<4>().is_some_and(|kind| kind.eq_ignore_ascii_case(b"text"));
+        kind && after.first_chunk::<4>().is_some_and(|kind| kind.eq_ignore_ascii_case(b"html"))
+    })
+}
+
 /// Takes out of an answer what ends here.
 pub(crate) fn to_client(fields: &mut HeaderMap) {
     let named = named_by_connection(fields).unwrap_or_default();
@@ -251,6 +261,19 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
             .collect()
+    }
+
+    #[test]
+    fn a_page_is_for_who_accepts_one() {
+        let accepts = |value| accepts_page(&map(&[("accept", value)]));
+        assert!(accepts("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"));
+        assert!(accepts("application/json, Text/HTML;level=1"));
+        for other in
+            ["", "*/*", "text/plain", "html", "ext/html", "text/htm", "text/", "/html", "application/json"]
+        {
+            assert!(!accepts(other), "{other}");
+        }
+        assert!(!accepts_page(&HeaderMap::new()));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! A plain request on its way to the app, and the answer on its way back.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
+    uri::PathAndQuery,
+};
 use hyper::body::Incoming;
 
 use crate::{
@@ -18,14 +21,12 @@ use crate::{
 pub(crate) async fn forward<D: Dial>(
     upstream: &Arc<Upstream<D>>,
     way: &Way<'_>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Response<Body>, Failure> {
     let (connection, answer) = send(upstream, request).await?;
     let answer = readable(answer)?;
     connection.head_came();
-    let (mut head, body) = answer.into_parts();
-    way.prepare(&mut head);
-    Ok(Response::from_parts(head, Body::app(body, connection).begun().await))
+    Ok(way.answer(answer, connection).await)
 }
 
 /// What changes an answer on its way back.
@@ -35,6 +36,21 @@ pub(crate) struct Way<'w> {
 }
 
 impl Way<'_> {
+    /// Makes an answer the client's. Its connection is given back where no body comes.
+    pub(crate) fn answer<D: Dial>(
+        &self,
+        answer: Response<Incoming>,
+        connection: Box<Connection<D>>,
+    ) -> impl Future<Output = Response<Body>> + use<D> {
+        let (mut head, body) = answer.into_parts();
+        self.prepare(&mut head);
+        let mut answer = Response::from_parts(head, Body::app(body, connection));
+        async move {
+            poll_fn(|cx| Poll::Ready(answer.body_mut().begin(cx))).await;
+            answer
+        }
+    }
+
     /// Makes an answer's head the client's.
     pub(crate) fn prepare(&self, head: &mut http::response::Parts) {
         fields::to_client(&mut head.headers);
@@ -54,7 +70,7 @@ impl Way<'_> {
 /// doing it again can do no harm (RFC 9110 §9.2.2), once more on a new one.
 async fn send<D: Dial>(
     upstream: &Arc<Upstream<D>>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
     let (mut connection, source) = upstream.connection().await?;
     let spare = (source == Source::Pool).then(|| Spare::of(&request)).flatten();
@@ -70,6 +86,7 @@ async fn send<D: Dial>(
         (Source::Pool, None) if !connection.has_answered() => spare.and_then(Spare::into_request),
         _ => None,
     };
+    let again = again.map(Box::new);
     let error = error.into_error();
     let Some(request) = again else { return Err(why(&error)) };
     tracing::debug!(%error, "a kept connection was dead; once more on a new one");
@@ -78,7 +95,7 @@ async fn send<D: Dial>(
 
 async fn once_more<D: Dial>(
     upstream: &Arc<Upstream<D>>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     wait: Duration,
 ) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
     let mut connection = upstream.fresh().await?;
@@ -94,13 +111,12 @@ fn why(error: &hyper::Error) -> Failure {
     if error.is_user() { Failure::BrokenRequest } else { Failure::BadAnswer }
 }
 
-/// A copy of a request that may be sent twice. It is seldom needed and always made, so its fields are kept as one text:
-/// a copy of the map would take as long as all that is done to it.
+/// A copy of a request that may be sent twice. It is seldom needed and always made, so it is kept as one text: a copy of
+/// the map would take as long as all that is done to it, and parts of the request would keep what it was read into.
 struct Spare {
     method: Method,
-    uri: Uri,
-    /// `name:value` and LF for each field; neither can hold what ends it.
-    fields: Vec<u8>,
+    /// The target and LF, then `name:value` and LF for each field; none can hold what ends it.
+    text: Vec<u8>,
 }
 
 impl Spare {
@@ -108,23 +124,28 @@ impl Spare {
         if !request.body().is_empty() || !request.method().is_idempotent() {
             return None;
         }
-        let mut fields = Vec::with_capacity(1024);
+        let target = request.uri().path_and_query()?.as_str();
+        let mut text = Vec::with_capacity(1024);
+        for part in [target.as_bytes(), b"\n"] {
+            text.extend_from_slice(part);
+        }
         for (name, value) in request.headers() {
             for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\n"] {
-                fields.extend_from_slice(part);
+                text.extend_from_slice(part);
             }
         }
-        Some(Self { method: request.method().clone(), uri: request.uri().clone(), fields })
+        Some(Self { method: request.method().clone(), text })
     }
 
     fn into_request(self) -> Option<Request<RequestBody>> {
+        let mut lines = self.text.split_inclusive(|byte| *byte == b'\n').map(|line| &line[..line.len() - 1]);
         let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        for line in self.fields.split_inclusive(|byte| *byte == b'\n') {
+        *request.uri_mut() = PathAndQuery::try_from(lines.next()?).ok()?.into();
+        for line in lines {
             let colon = memchr::memchr(b':', line)?;
             let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-            let value = HeaderValue::from_bytes(&line[colon + 1..line.len() - 1]).ok()?;
+            let value = HeaderValue::from_bytes(&line[colon + 1..]).ok()?;
             request.headers_mut().append(name, value);
         }
         Some(request)
@@ -157,17 +178,13 @@ pub(crate) fn to_origin_form(uri: Uri) -> Uri {
     uri.into_parts().path_and_query.map_or_else(Uri::default, Uri::from)
 }
 
-/// A request for the app.
-pub(crate) fn request(
-    method: Method,
-    uri: Uri,
-    fields: HeaderMap,
-    body: RequestBody,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = to_origin_form(uri);
-    *request.headers_mut() = fields;
+/// A request for the app: what a head says, but for its extensions. Boxed, as it goes through one future after the other,
+/// which would each keep room for it.
+pub(crate) fn request(head: request::Parts, body: RequestBody) -> Box<Request<RequestBody>> {
+    let mut request = Box::new(Request::new(body));
+    *request.method_mut() = head.method;
+    *request.uri_mut() = to_origin_form(head.uri);
+    *request.headers_mut() = head.headers;
     request
 }
 

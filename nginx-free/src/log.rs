@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 
 use crate::{metrics::add, room::Turn};
 
@@ -40,7 +40,8 @@ pub(crate) struct Entry {
     id: u64,
     app: Option<Arc<str>>,
     method: Method,
-    uri: Uri,
+    /// A text of its own: a part of the request would keep the memory that it was read into until the answer's end.
+    path: Box<str>,
     pub(crate) status: StatusCode,
     begun: Instant,
     answered: Option<Duration>,
@@ -50,7 +51,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(turn: Turn, method: Method, uri: Uri) -> Self {
+    pub(crate) fn new(turn: Turn, method: &Method, path: &str) -> Self {
         let metrics = turn.metrics();
         let begun = Instant::now();
         metrics.touch(begun);
@@ -59,8 +60,8 @@ impl Entry {
             turn,
             id,
             app: None,
-            method,
-            uri,
+            method: method.clone(),
+            path: path.into(),
             status: StatusCode::OK,
             begun,
             answered: None,
@@ -113,7 +114,7 @@ impl Drop for Entry {
             app = self.app.as_deref(),
             peer = self.turn.peer(),
             method = self.method.as_str(),
-            path = self.uri.path(),
+            path = &*self.path,
             status = self.status.as_u16(),
             received,
             sent = self.sent,

@@ -14,7 +14,9 @@ use crate::{
     Admission, Admit, Body, Dial, FailedRequest, Failure, Gate, Head, Host, Kind, Peer, Verdict,
     admit::RequestMark,
     body::RequestBody,
-    check, cookies, fields,
+    check,
+    check::{Checked, Refusal},
+    cookies, fields,
     fields::{Scheme, Word},
     forward,
     forward::Way,
@@ -65,22 +67,34 @@ impl Run {
     }
 }
 
+/// A request, as it came. Boxed, for it is needed until the app has its own, and the answer takes longer: what futures
+/// keep room for is cold memory when they are polled again.
+struct Asked {
+    parts: http::request::Parts,
+    body: Incoming,
+}
+
 impl<A: Admit> Service<A> {
     /// Answers one request.
-    pub(crate) async fn answer(
+    pub(crate) fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+        let (parts, body) = request.into_parts();
+        self.answer_asked(Box::new(Asked { parts, body }))
+    }
+
+    async fn answer_asked(self: Arc<Self>, asked: Box<Asked>) -> Result<Response<Body>, Infallible> {
         let (turn, is_one_too_many) = match self.seat.turn() {
             Ok(turn) => (turn, false),
             Err(turn) => (turn, true),
         };
-        let entry = Entry::new(turn, request.method().clone(), request.uri().clone());
+        let entry = Entry::new(turn, &asked.parts.method, asked.parts.uri.path());
         let mut entry = Box::new(entry);
-        let version = request.version();
+        let version = asked.parts.version;
         let outcome = match is_one_too_many {
             true => Outcome::Answer(last(busy("too many requests are open"))),
-            false => self.carry_out(request, &mut entry).await,
+            false => self.carry_out(asked, &mut entry).await,
         };
         let mut answer = match outcome {
             Outcome::Answer(answer) => answer,
@@ -116,19 +130,14 @@ impl<A: Admit> Service<A> {
 
     async fn carry_out(
         &self,
-        request: Request<Incoming>,
+        mut request: Box<Asked>,
         entry: &mut Entry,
     ) -> Outcome<<A::Dial as Dial>::Stream> {
-        let (mut parts, body) = request.into_parts();
+        let parts = &mut request.parts;
         // What follows such a request on its connection may be meant for others than us (see `wire`).
         let is_last = parts.headers.contains_key(header::UPGRADE)
             || parts.headers.contains_key(header::TRANSFER_ENCODING);
-        let limits = &self.shared.room.limits;
-        let checked = match self.hold.as_ref().and_then(Hold::refusal) {
-            Some(refusal) => Err(refusal),
-            None => check::check(&parts, self.scheme, limits.routed_segments),
-        };
-        let checked = match checked {
+        let checked = match self.check(parts) {
             Ok(checked) => checked,
             Err(refusal) => {
                 add(&self.seat.metrics().refused, 1);
@@ -137,24 +146,27 @@ impl<A: Admit> Service<A> {
         };
         let host = checked.host.host();
         let mark = RequestMark;
-        let head = Head {
-            method: if checked.kind == Kind::WebSocket { &http::Method::GET } else { &parts.method },
-            host,
-            path: parts.uri.path(),
-            query: parts.uri.query(),
-            fields: &parts.headers,
-            peer: &self.peer,
-            kind: checked.kind,
+        let verdict = {
+            let head = Head {
+                method: if checked.kind == Kind::WebSocket { &http::Method::GET } else { &parts.method },
+                host,
+                path: parts.uri.path(),
+                query: parts.uri.query(),
+                fields: &parts.headers,
+                peer: &self.peer,
+                kind: checked.kind,
+            };
+            self.shared.admit.admit(&head, Gate::of(&mark)).await
         };
-        let admission = match self.shared.admit.admit(&head, Gate::of(&mark)).await {
+        let admission = match verdict {
             Verdict::Forward(admission) => admission,
             Verdict::Answer(answer) if is_last => return Outcome::Answer(last(answer)),
             Verdict::Answer(answer) => return Outcome::Answer(answer),
         };
         entry.goes_to(admission.upstream.name());
 
-        let accepted = parts.headers.get(header::ACCEPT).cloned();
-        if checked.kind == Kind::WebSocket && !admission.any_origin && !self.is_own_page(&parts, host) {
+        let wants_page = fields::accepts_page(&parts.headers);
+        if checked.kind == Kind::WebSocket && !admission.any_origin && !self.is_own_page(parts, host) {
             return Outcome::Answer(last(plain(StatusCode::FORBIDDEN, "this page is of another origin")));
         }
         let prefix = admission.prefix.clone();
@@ -184,6 +196,7 @@ impl<A: Admit> Service<A> {
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
         cookies::cut(&mut parts.headers, |name| hides.is_some_and(|hides| hides(name)));
 
+        let Asked { mut parts, body } = *request;
         match (checked.kind, client_side) {
             (Kind::WebSocket, Some(client_side)) => {
                 // Boxed, as all that is seldom done: what a request may become takes room in every request.
@@ -193,27 +206,33 @@ impl<A: Admit> Service<A> {
                 Outcome::Answer(self.failed(&admission, Failure::BrokenRequest, false))
             }
             (Kind::Plain, _) => {
-                let body = RequestBody::new(body, limits.body_stall, || entry.received());
+                let body = RequestBody::new(body, self.shared.room.limits.body_stall, || entry.received());
                 body.frame(&mut parts.headers);
-                let mut request = forward::request(parts.method, parts.uri, parts.headers, body);
+                let has_interim = parts.version == Version::HTTP_11;
+                let mut request = forward::request(parts, body);
                 // RFC 9110 §15.2: none for HTTP/1.0. h2 0.4 sends none at all.
-                if let Some(hold) = self.hold.as_ref().filter(|_| parts.version == Version::HTTP_11) {
+                if let Some(hold) = self.hold.as_ref().filter(|_| has_interim) {
                     forward::pass_on_interim(&mut request, hold.meanwhile());
                 }
                 let sent = forward::forward(&admission.upstream, &way, request).await;
                 let took = entry.answered();
                 let mut answer = match sent {
                     Ok(answer) => answer,
-                    Err(failure) => {
-                        let wants_page = accepted.is_some_and(|v| contains(v.as_bytes(), b"text/html"));
-                        self.failed(&admission, failure, wants_page)
-                    }
+                    Err(failure) => self.failed(&admission, failure, wants_page),
                 };
                 if self.shared.server_timing {
                     say_timing(&mut answer, took);
                 }
                 Outcome::Answer(if is_last { last(answer) } else { answer })
             }
+        }
+    }
+
+    /// Reads a head, after what was found on the wire.
+    fn check(&self, parts: &http::request::Parts) -> Result<Checked, Refusal> {
+        match self.hold.as_ref().and_then(Hold::refusal) {
+            Some(refusal) => Err(refusal),
+            None => check::check(parts, self.scheme, self.shared.room.limits.routed_segments),
         }
     }
 
@@ -255,7 +274,7 @@ impl<A: Admit> Service<A> {
         client_side: hyper::upgrade::OnUpgrade,
         entry: &mut Entry,
     ) -> Outcome<<A::Dial as Dial>::Stream> {
-        match websocket::open(&admission.upstream, way, parts.version, parts.uri, parts.headers).await {
+        match websocket::open(&admission.upstream, way, parts).await {
             Ok(websocket::Opened { answer, app: Some(app) }) => {
                 entry.status = answer.status();
                 Outcome::Tunnel(answer, Tunnel { client: client_side, app })
@@ -326,8 +345,4 @@ fn temporary_redirect(path: &str) -> Response<Body> {
 pub(crate) fn last(mut answer: Response<Body>) -> Response<Body> {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }

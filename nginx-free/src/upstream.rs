@@ -251,13 +251,13 @@ impl<D: Dial> Connection<D> {
     /// Sends a request and waits for the head of its answer.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         limit: Duration,
     ) -> Result<Response<Incoming>, Unanswered> {
         self.deadline.set(limit);
         let has_body = !request.body().is_empty();
         // Where the task's budget is used up, a future of tokio's is not ready and wakes whoever waits: nobody would here.
-        let mut answer = std::pin::pin!(coop::unconstrained(self.sender.try_send_request(request)));
+        let mut answer = std::pin::pin!(coop::unconstrained(self.sender.try_send_request(*request)));
         if has_body && matches!(self.driver, Driver::Here(_)) {
             let driver = std::mem::replace(&mut self.driver, Driver::Elsewhere);
             if let Driver::Here(http) = driver {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header, request};
 
 use crate::{
     Body, Dial, Failure, Upstream,
@@ -35,14 +35,14 @@ fn accept_for(key: &[u8]) -> String {
     STANDARD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &text))
 }
 
-/// Asks the app for a WebSocket, over a connection of its own. `sent` are the client's fields, made the app's.
+/// Asks the app for a WebSocket, over a connection of its own. `head` is the client's, its fields made the app's.
 pub(crate) async fn open<D: Dial>(
     upstream: &Arc<Upstream<D>>,
     way: &Way<'_>,
-    client: Version,
-    uri: http::Uri,
-    mut sent: HeaderMap,
+    mut head: request::Parts,
 ) -> Result<Opened<D::Stream>, Failure> {
+    let client = head.version;
+    let sent = &mut head.headers;
     let key = match sent.get(header::SEC_WEBSOCKET_KEY) {
         Some(key) if client != Version::HTTP_2 => key.clone(),
         _ => new_key()?,
@@ -52,7 +52,8 @@ pub(crate) async fn open<D: Dial>(
     sent.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     sent.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     sent.remove(header::CONTENT_LENGTH);
-    let request = forward::request(Method::GET, uri, sent, RequestBody::empty());
+    head.method = Method::GET;
+    let request = forward::request(head, RequestBody::empty());
 
     let mut connection = upstream.fresh().await?;
     let answer = connection.exchange(request, upstream.limits().answer).await.map_err(|why| match why {
@@ -103,10 +104,7 @@ async fn refused<D: Dial>(
     if !forward::framed_once(answer.headers()) || (client == Version::HTTP_2 && success) {
         return Err(Failure::BadAnswer);
     }
-    let (mut head, body) = answer.into_parts();
-    way.prepare(&mut head);
-    let body = Body::app(body, connection).begun().await;
-    Ok(Opened { answer: Response::from_parts(head, body), app: None })
+    Ok(Opened { answer: way.answer(answer, connection).await, app: None })
 }
 
 fn new_key() -> Result<HeaderValue, Failure> {
