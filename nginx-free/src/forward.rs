@@ -46,7 +46,11 @@ impl Way<'_> {
         self.prepare(&mut head);
         let mut answer = Response::from_parts(head, Body::app(body, connection));
         async move {
-            poll_fn(|cx| Poll::Ready(answer.body_mut().begin(cx))).await;
+            poll_fn(|cx| {
+                answer.body_mut().begin(cx);
+                Poll::Ready(())
+            })
+            .await;
             answer
         }
     }

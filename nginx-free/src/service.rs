@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -72,6 +72,20 @@ impl Run {
 struct Asked {
     parts: http::request::Parts,
     body: Incoming,
+}
+
+impl Asked {
+    /// What the app is sent of it; `received` counts the bytes of its body.
+    fn for_app(
+        self: Box<Self>,
+        stall: Duration,
+        received: impl FnOnce() -> Arc<AtomicU64>,
+    ) -> Box<Request<RequestBody>> {
+        let Self { mut parts, body } = *self;
+        let body = RequestBody::new(body, stall, received);
+        body.frame(&mut parts.headers);
+        forward::request(parts, body)
+    }
 }
 
 impl<A: Admit> Service<A> {
@@ -146,19 +160,7 @@ impl<A: Admit> Service<A> {
         };
         let host = checked.host.host();
         let mark = RequestMark;
-        let verdict = {
-            let head = Head {
-                method: if checked.kind == Kind::WebSocket { &http::Method::GET } else { &parts.method },
-                host,
-                path: parts.uri.path(),
-                query: parts.uri.query(),
-                fields: &parts.headers,
-                peer: &self.peer,
-                kind: checked.kind,
-            };
-            self.shared.admit.admit(&head, Gate::of(&mark)).await
-        };
-        let admission = match verdict {
+        let admission = match self.judge(parts, &checked, &mark).await {
             Verdict::Forward(admission) => admission,
             Verdict::Answer(answer) if is_last => return Outcome::Answer(last(answer)),
             Verdict::Answer(answer) => return Outcome::Answer(answer),
@@ -196,20 +198,18 @@ impl<A: Admit> Service<A> {
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
         cookies::cut(&mut parts.headers, |name| hides.is_some_and(|hides| hides(name)));
 
-        let Asked { mut parts, body } = *request;
         match (checked.kind, client_side) {
             (Kind::WebSocket, Some(client_side)) => {
                 // Boxed, as all that is seldom done: what a request may become takes room in every request.
-                Box::pin(self.socket(parts, &admission, &way, client_side, entry)).await
+                Box::pin(self.socket(request.parts, &admission, &way, client_side, entry)).await
             }
             (Kind::WebSocket, None) => {
                 Outcome::Answer(self.failed(&admission, Failure::BrokenRequest, false))
             }
             (Kind::Plain, _) => {
-                let body = RequestBody::new(body, self.shared.room.limits.body_stall, || entry.received());
-                body.frame(&mut parts.headers);
                 let has_interim = parts.version == Version::HTTP_11;
-                let mut request = forward::request(parts, body);
+                let stall = self.shared.room.limits.body_stall;
+                let mut request = request.for_app(stall, || entry.received());
                 // RFC 9110 §15.2: none for HTTP/1.0. h2 0.4 sends none at all.
                 if let Some(hold) = self.hold.as_ref().filter(|_| has_interim) {
                     forward::pass_on_interim(&mut request, hold.meanwhile());
@@ -234,6 +234,25 @@ impl<A: Admit> Service<A> {
             Some(refusal) => Err(refusal),
             None => check::check(parts, self.scheme, self.shared.room.limits.routed_segments),
         }
+    }
+
+    /// Asks who may pass.
+    async fn judge<'r>(
+        &self,
+        parts: &http::request::Parts,
+        checked: &Checked,
+        mark: &'r RequestMark,
+    ) -> Verdict<'r, A::Dial> {
+        let head = Head {
+            method: if checked.kind == Kind::WebSocket { &http::Method::GET } else { &parts.method },
+            host: checked.host.host(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            fields: &parts.headers,
+            peer: &self.peer,
+            kind: checked.kind,
+        };
+        self.shared.admit.admit(&head, Gate::of(mark)).await
     }
 
     /// The answer to a request that the app did not answer.
