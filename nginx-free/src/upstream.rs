@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     task::coop,
 };
 
@@ -204,7 +204,7 @@ pub(crate) enum Unanswered {
 type Http<S> = http1::Connection<TokioIo<Metered<S>>, RequestBody>;
 
 /// Who moves a connection's bytes.
-enum Driver<S: AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static> {
+enum Driver<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> {
     /// Whoever holds it.
     Here(Http<S>),
     /// A task of its own.
@@ -269,11 +269,15 @@ impl<D: Dial> Connection<D> {
             }
         }
         // Others that are ready are read first, and then all their requests leave in a row: the app, once woken, finds the
-        // next one there.
+        // next one there. Meanwhile a request is no more than the bytes of its head: what it was made of is free for the
+        // next.
         let mut has_let_others = false;
         std::future::poll_fn(|cx| {
             if !has_let_others {
                 has_let_others = true;
+                self.meter.holds_back.store(true, Ordering::Relaxed);
+                self.drive(cx);
+                self.meter.holds_back.store(false, Ordering::Relaxed);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -353,18 +357,21 @@ impl<D: Dial> Carrier for Connection<D> {
     }
 }
 
-/// How much the app sent before the head of its answer was complete. hyper skips interim answers (1xx) as long as they
-/// come; this ends a flood of them.
+/// What passes between hyper and the app.
 struct Meter {
+    /// How much the app sent before the head of its answer was complete. hyper skips interim answers (1xx) as long as
+    /// they come; this ends a flood of them.
     read: AtomicUsize,
     limit: usize,
+    /// Nothing is to leave for now.
+    holds_back: AtomicBool,
 }
 
 impl Meter {
     const UNLIMITED: usize = usize::MAX;
 
     fn new(limit: usize) -> Self {
-        Self { read: AtomicUsize::new(0), limit }
+        Self { read: AtomicUsize::new(0), limit, holds_back: AtomicBool::new(false) }
     }
 
     fn rewind(&self) {
@@ -402,4 +409,34 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-crate::io::write_as_its_stream!(Metered);
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.meter.holds_back.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.meter.holds_back.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
