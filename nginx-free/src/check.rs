@@ -61,6 +61,8 @@ impl Refusal {
 pub(crate) struct Checked {
     pub(crate) host: HostText,
     pub(crate) kind: Kind,
+    /// It is the last on its connection: what follows it may be meant for others than us (see `wire`).
+    pub(crate) is_last: bool,
     /// The fields that end here.
     pub(crate) ending: Vec<HeaderName>,
 }
@@ -80,11 +82,12 @@ pub(crate) fn check(head: &request::Parts, scheme: Scheme, segments: usize) -> R
     if seen.expects_more {
         return Err(Refusal::BadExpectation);
     }
+    let is_last = seen.upgrade.is_there() || seen.encoding.is_there();
     let mut ending = seen.ending;
     if seen.connection {
         ending.extend(fields::named_by_connection(&head.headers).map_err(|_| Refusal::BadConnection)?);
     }
-    Ok(Checked { host, kind, ending })
+    Ok(Checked { host, kind, is_last, ending })
 }
 
 /// The fields that the rules are about, found in one pass: to ask the map for each takes longer than the rules do.

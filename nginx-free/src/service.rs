@@ -148,9 +148,6 @@ impl<A: Admit> Service<A> {
         entry: &mut Entry,
     ) -> Outcome<<A::Dial as Dial>::Stream> {
         let parts = &mut request.parts;
-        // What follows such a request on its connection may be meant for others than us (see `wire`).
-        let is_last = parts.headers.contains_key(header::UPGRADE)
-            || parts.headers.contains_key(header::TRANSFER_ENCODING);
         let checked = match self.check(parts) {
             Ok(checked) => checked,
             Err(refusal) => {
@@ -158,7 +155,7 @@ impl<A: Admit> Service<A> {
                 return Outcome::Answer(last(plain(refusal.status(), &refusal.to_string())));
             }
         };
-        let host = checked.host.host();
+        let (host, is_last) = (checked.host.host(), checked.is_last);
         let mark = RequestMark;
         let admission = match self.judge(parts, &checked, &mark).await {
             Verdict::Forward(admission) => admission,

@@ -6,7 +6,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -79,8 +78,9 @@ where
         let taken = Arc::new(Taken { late: place.late().is_some(), ..Taken::default() });
         let mut patience = Patience::new(self.stall);
         let watched = Arc::clone(&taken);
+        // Boxed here, for it is handed on several times until it stands in its task.
+        let mut stream = Box::pin(stream);
         tokio::spawn(STREAM.scope(taken, async move {
-            let mut stream = pin!(stream);
             if let Some(wait) = place.late() {
                 // Boxed, for nearly none waits.
                 Box::pin(tokio::time::sleep(wait)).await;
