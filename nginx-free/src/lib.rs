@@ -71,6 +71,7 @@ mod io;
 pub mod lasting;
 mod limits;
 pub mod log;
+mod metered;
 mod metrics;
 pub mod path;
 mod patience;

@@ -10,9 +10,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -28,11 +28,16 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     task::coop,
 };
 
-use crate::{Dial, Failure, Limits, body::RequestBody, patience::Deadline};
+use crate::{
+    Dial, Failure, Limits,
+    body::RequestBody,
+    metered::{Meter, Metered},
+    patience::Deadline,
+};
 
 /// One app, and the idle connections to it. The one used last is used next, so that the others grow old and go.
 pub struct Upstream<D: Dial> {
@@ -102,8 +107,8 @@ impl<D: Dial> Upstream<D> {
                 return Err(Failure::Unreachable);
             }
         };
-        let meter = Arc::new(Meter::new(self.limits.head_bytes + 2 * self.limits.buffer));
-        let metered = Metered { stream, meter: Arc::clone(&meter), _place: place };
+        let meter = Meter::new(self.limits.head_bytes + 2 * self.limits.buffer);
+        let metered = Metered { stream, meter: Arc::clone(&meter), _kept: place };
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(self.limits.buffer.max(8192))
             .max_header_size(self.limits.head_bytes)
@@ -142,7 +147,6 @@ impl<D: Dial> Upstream<D> {
         let mut idle = self.idle();
         while let Some(Idle { mut connection, since }) = idle.pop() {
             if since.elapsed() < self.limits.pool_idle && connection.is_ready(cx) {
-                connection.meter.rewind();
                 return Some(connection);
             }
         }
@@ -201,7 +205,7 @@ pub(crate) enum Unanswered {
     Broken(Box<TrySendError<Request<RequestBody>>>),
 }
 
-type Http<S> = http1::Connection<TokioIo<Metered<S>>, RequestBody>;
+type Http<S> = http1::Connection<TokioIo<Metered<S, Place>>, RequestBody>;
 
 /// Who moves a connection's bytes.
 enum Driver<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> {
@@ -248,13 +252,16 @@ impl<D: Dial> Connection<D> {
         matches!(self.driver, Driver::Here(_) | Driver::Elsewhere) && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer. With `copies`, the head that is sent is kept until the next
+    /// request.
     pub(crate) async fn exchange(
         &mut self,
         request: Box<Request<RequestBody>>,
         limit: Duration,
+        copies: bool,
     ) -> Result<Response<Incoming>, Unanswered> {
         self.deadline.set(limit);
+        self.meter.begin(copies);
         let has_body = !request.body().is_empty();
         // Where the task's budget is used up, a future of tokio's is not ready and wakes whoever waits: nobody would here.
         let mut answer = std::pin::pin!(coop::unconstrained(self.sender.try_send_request(*request)));
@@ -275,9 +282,9 @@ impl<D: Dial> Connection<D> {
         std::future::poll_fn(|cx| {
             if !has_let_others {
                 has_let_others = true;
-                self.meter.holds_back.store(true, Ordering::Relaxed);
+                self.meter.hold(true);
                 self.drive(cx);
-                self.meter.holds_back.store(false, Ordering::Relaxed);
+                self.meter.hold(false);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -292,12 +299,17 @@ impl<D: Dial> Connection<D> {
 
     /// Whether the app has sent anything since the last request.
     pub(crate) fn has_answered(&self) -> bool {
-        self.meter.read.load(Ordering::Relaxed) > 0
+        self.meter.has_read()
+    }
+
+    /// The head of the last request as it was to be sent, where it was copied.
+    pub(crate) fn copy(&self) -> Vec<u8> {
+        self.meter.copy()
     }
 
     /// Called when the answer's head has come: from here on the app may send as much as the client takes.
     pub(crate) fn head_came(&self) {
-        self.meter.read.store(Meter::UNLIMITED, Ordering::Relaxed);
+        self.meter.unlimited();
     }
 
     /// After a 101: the stream, and what the app has sent on it already.
@@ -354,89 +366,5 @@ impl<D: Dial> Carrier for Connection<D> {
                 }
             });
         }
-    }
-}
-
-/// What passes between hyper and the app.
-struct Meter {
-    /// How much the app sent before the head of its answer was complete. hyper skips interim answers (1xx) as long as
-    /// they come; this ends a flood of them.
-    read: AtomicUsize,
-    limit: usize,
-    /// Nothing is to leave for now.
-    holds_back: AtomicBool,
-}
-
-impl Meter {
-    const UNLIMITED: usize = usize::MAX;
-
-    fn new(limit: usize) -> Self {
-        Self { read: AtomicUsize::new(0), limit, holds_back: AtomicBool::new(false) }
-    }
-
-    fn rewind(&self) {
-        self.read.store(0, Ordering::Relaxed);
-    }
-
-    fn count(&self, bytes: usize) -> io::Result<()> {
-        let read = self.read.load(Ordering::Relaxed);
-        if read == Self::UNLIMITED {
-            return Ok(());
-        }
-        self.read.store(read + bytes, Ordering::Relaxed);
-        if read + bytes > self.limit {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the app's answer has no end of heads"));
-        }
-        Ok(())
-    }
-}
-
-struct Metered<S> {
-    stream: S,
-    meter: Arc<Meter>,
-    _place: Place,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        Poll::Ready(self.meter.count(buf.filled().len() - before))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.meter.holds_back.load(Ordering::Relaxed) {
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.meter.holds_back.load(Ordering::Relaxed) {
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

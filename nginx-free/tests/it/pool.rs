@@ -42,6 +42,37 @@ async fn a_dead_connection_is_not_the_clients_trouble() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_is_what_was_sent() {
+    let (heads, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let app = app(move |number, mut stream| {
+        let heads = heads.clone();
+        async move {
+            read_head(&mut stream).await.map(|head| drop(heads.send(head)))?;
+            stream.write_all(HELLO.as_bytes()).await?;
+            if number == 0 {
+                // The second one is read and not answered.
+                read_head(&mut stream).await.map(|head| drop(heads.send(head)))?;
+            }
+            Ok(())
+        }
+    })
+    .await;
+    let proxy = proxy(app).await;
+    proxy.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let asked = "DELETE /a%20b?d=%0a&e=%C3%A9 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Empty:\r\nX: a: b\r\n\
+                 X:   two \r\nCookie: a=1; b=\"2\"\r\nContent-Length: 0\r\n\r\n";
+    let got = proxy.talk(asked).await;
+    assert!(got.ends_with("hello"), "{got}");
+    let (_, first, again) = (seen.recv().await, seen.recv().await.unwrap(), seen.recv().await.unwrap());
+    assert!(
+        first.starts_with("DELETE /a%20b?d=%0a&e=%C3%A9 HTTP/1.1\r\n")
+            && first.contains("x: a: b\r\nx: two\r\n"),
+        "{first}"
+    );
+    assert_eq!(first, again);
+}
+
+#[tokio::test]
 async fn what_may_have_been_done_is_not_done_twice() {
     for request in [
         "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
