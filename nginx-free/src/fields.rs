@@ -116,7 +116,7 @@ fn begins(name: &str, letters: &[u8]) -> bool {
 
 /// Whether a client's field ends here: of this connection, ours to set, or the twin of one of these.
 pub(crate) fn ends_here(name: &str) -> bool {
-    if name.contains('_') {
+    if memchr::memchr(b'_', name.as_bytes()).is_some() {
         let plain = name.replace('_', "-");
         return is_hop_by_hop(&plain) || is_forwarding(&plain) || TWINNED.contains(&plain.as_str());
     }
@@ -234,11 +234,12 @@ pub(crate) fn accepts_page(fields: &HeaderMap) -> bool {
 
 /// Takes out of an answer what ends here.
 pub(crate) fn to_client(fields: &mut HeaderMap) {
-    let named = named_by_connection(fields).unwrap_or_default();
-    for name in named {
-        fields.remove(name);
-    }
     while let Some(name) = fields.keys().find(|name| is_hop_by_hop(name.as_str())).cloned() {
+        if name == header::CONNECTION {
+            for named in named_by_connection(fields).unwrap_or_default() {
+                fields.remove(named);
+            }
+        }
         fields.remove(&name);
     }
 }
