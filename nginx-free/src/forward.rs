@@ -70,30 +70,34 @@ impl Way<'_> {
     }
 }
 
-/// Sends on a kept connection where there is one. Where that turns out to be dead before the app said a word, and
-/// doing it again can do no harm (RFC 9110 §9.2.2), once more on a new one.
+/// Sends on a kept connection where there is one, else on a new one. Where a kept one turns out to be dead before anything
+/// left, the next is taken; where before the app said a word, and doing it again can do no harm (RFC 9110 §9.2.2), it is
+/// sent once more, on a new one.
 async fn send<D: Dial>(
     upstream: &Arc<Upstream<D>>,
-    request: Box<Request<RequestBody>>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
-    let (mut connection, source) = upstream.connection().await?;
-    let may_be_repeated = source == Source::Pool && may_be_repeated(&request);
     let wait = upstream.limits().answer;
-    let mut error = match connection.exchange(request, wait, may_be_repeated).await {
-        Ok(answer) => return Ok((connection, answer)),
-        Err(Unanswered::TimedOut) => return Err(Failure::TimedOut),
-        Err(Unanswered::Broken(error)) => error,
-    };
-    let unsent = error.take_message();
-    let again = match (source, unsent) {
-        (Source::Pool, Some(request)) => Some(Box::new(request)),
-        (Source::Pool, None) if !connection.has_answered() => from_head(&connection.copy()),
-        _ => None,
-    };
-    let error = error.into_error();
-    let Some(request) = again else { return Err(why(&error)) };
-    tracing::debug!(%error, "a kept connection was dead; once more on a new one");
-    Box::pin(once_more(upstream, request, wait)).await
+    loop {
+        let (mut connection, source) = upstream.connection().await?;
+        let may_be_repeated = source == Source::Pool && may_be_repeated(&request);
+        let mut error = match connection.exchange(request, wait, may_be_repeated).await {
+            Ok(answer) => return Ok((connection, answer)),
+            Err(Unanswered::TimedOut) => return Err(Failure::TimedOut),
+            Err(Unanswered::Broken(error)) => error,
+        };
+        let unsent = error.take_message();
+        let error = error.into_error();
+        tracing::debug!(%error, ?source, "a connection to the app was dead");
+        match unsent {
+            Some(unsent) if source == Source::Pool => request = Box::new(unsent),
+            None if source == Source::Pool && !connection.has_answered() => {
+                let again = from_head(&connection.copy()).ok_or_else(|| why(&error))?;
+                return Box::pin(once_more(upstream, again, wait)).await;
+            }
+            _ => return Err(why(&error)),
+        }
+    }
 }
 
 async fn once_more<D: Dial>(

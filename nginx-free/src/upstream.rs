@@ -1,9 +1,9 @@
 //! One app: connections to it, made by its [`Dial`] and kept while they are beyond doubt.
 //!
 //! A connection is driven by whoever carries a request over it, within that task: no other task has to be woken for
-//! each piece. While it idles, nobody looks at it; before it is used again it is looked at once, which shows whether the
-//! app has closed it or sent a byte too many. Only a request with a body gets a task for its connection: the body must
-//! go on also while the client is slow to take the answer.
+//! each piece. While it idles, nobody looks at it; before a request goes out on it, it is read once, which shows whether the
+//! app has closed it or sent a byte too many: then the request is given back. Only a request with a body gets a task for its
+//! connection: the body must go on also while the client is slow to take the answer.
 
 use std::{
     io,
@@ -84,9 +84,9 @@ impl<D: Dial> Upstream<D> {
         &self.limits
     }
 
-    /// The idle connection that was used last, else a new one.
+    /// The idle connection that was used last, else a new one. An idle one may be dead.
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<(Box<Connection<D>>, Source), Failure> {
-        match std::future::poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await {
+        match self.take_idle() {
             Some(connection) => Ok((connection, Source::Pool)),
             None => Ok((Box::pin(self.fresh()).await?, Source::Fresh)),
         }
@@ -143,10 +143,10 @@ impl<D: Dial> Upstream<D> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_idle(&self, cx: &mut Context<'_>) -> Option<Box<Connection<D>>> {
+    fn take_idle(&self) -> Option<Box<Connection<D>>> {
         let mut idle = self.idle();
-        while let Some(Idle { mut connection, since }) = idle.pop() {
-            if since.elapsed() < self.limits.pool_idle && connection.is_ready(cx) {
+        while let Some(Idle { connection, since }) = idle.pop() {
+            if since.elapsed() < self.limits.pool_idle && connection.sender.is_ready() {
                 return Some(connection);
             }
         }
@@ -289,7 +289,13 @@ impl<D: Dial> Connection<D> {
                 return Poll::Pending;
             }
             self.drive(cx);
-            if let Poll::Ready(answer) = answer.as_mut().poll(&mut self.context(cx)) {
+            let mut polled = answer.as_mut().poll(&mut self.context(cx));
+            if polled.is_pending() && matches!(self.driver, Driver::Done(_)) {
+                // The app had closed it. What was not sent is given back by hyper's connection as it is dropped.
+                self.driver = Driver::Ended;
+                polled = answer.as_mut().poll(&mut self.context(cx));
+            }
+            if let Poll::Ready(answer) = polled {
                 return Poll::Ready(answer.map_err(|error| Unanswered::Broken(Box::new(error))));
             }
             self.deadline.poll_passed(cx).map(|()| Err(Unanswered::TimedOut))

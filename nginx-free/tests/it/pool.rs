@@ -72,6 +72,55 @@ async fn what_is_sent_again_is_what_was_sent() {
     assert_eq!(first, again);
 }
 
+/// What the next request gets, which must not be sent twice, after three connections have answered one each, and then did
+/// `what` while nobody used them. Later ones answer with "good".
+async fn after_idle_connections(what: &'static [u8]) -> String {
+    let all = std::sync::Arc::new(tokio::sync::Barrier::new(4));
+    let ours = std::sync::Arc::clone(&all);
+    let app = app(move |number, mut stream| {
+        let all = std::sync::Arc::clone(&all);
+        async move {
+            read_head(&mut stream).await?;
+            if number > 2 {
+                return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").await;
+            }
+            all.wait().await;
+            stream.write_all(HELLO.as_bytes()).await?;
+            all.wait().await;
+            if what.is_empty() {
+                drop(stream);
+                all.wait().await;
+                return Ok(());
+            }
+            stream.write_all(what).await?;
+            all.wait().await;
+            assert_eq!(read_head(&mut stream).await.unwrap_or_default(), "", "it is not used again");
+            Ok(())
+        }
+    })
+    .await;
+    let proxy = proxy(app).await;
+    let asked = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let (first, second, third, _) =
+        tokio::join!(proxy.talk(asked), proxy.talk(asked), proxy.talk(asked), ours.wait());
+    assert!([first, second, third].iter().all(|got| got.ends_with("hello")));
+    ours.wait().await;
+    ours.wait().await;
+    proxy.talk(&asked.replacen("GET", "POST", 1)).await
+}
+
+#[tokio::test]
+async fn dead_connections_are_passed_over() {
+    let got = after_idle_connections(b"").await;
+    assert!(got.ends_with("good"), "{got}");
+}
+
+#[tokio::test]
+async fn what_comes_while_nobody_asks_reaches_nobody() {
+    let got = after_idle_connections(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
+    assert!(got.ends_with("good"), "{got}");
+}
+
 #[tokio::test]
 async fn what_may_have_been_done_is_not_done_twice() {
     for request in [
