@@ -9,7 +9,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -29,7 +29,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    task::coop,
+    task::{AbortHandle, coop},
 };
 
 use crate::{
@@ -44,8 +44,14 @@ pub struct Upstream<D: Dial> {
     dial: D,
     name: Arc<str>,
     limits: Limits,
-    idle: Mutex<Vec<Idle<D>>>,
+    pool: Mutex<Pool<D>>,
     open: Arc<AtomicUsize>,
+}
+
+struct Pool<D: Dial> {
+    idle: Vec<Idle<D>>,
+    /// Closes those that grow old, while there are any.
+    sweeper: Option<AbortHandle>,
 }
 
 struct Idle<D: Dial> {
@@ -68,7 +74,8 @@ impl<D: Dial> Upstream<D> {
 
     /// The same, with a name for the access log.
     pub fn named(name: &str, dial: D, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { dial, name: name.into(), limits, idle: Mutex::default(), open: Arc::default() })
+        let pool = Mutex::new(Pool { idle: Vec::new(), sweeper: None });
+        Arc::new(Self { dial, name: name.into(), limits, pool, open: Arc::default() })
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -131,7 +138,7 @@ impl<D: Dial> Upstream<D> {
             return Some(Place(Arc::clone(&self.open)));
         }
         let place = Place(Arc::clone(&self.open));
-        let mut idle = self.idle();
+        let idle = &mut self.pool().idle;
         if idle.is_empty() {
             return None;
         }
@@ -139,13 +146,13 @@ impl<D: Dial> Upstream<D> {
         Some(place)
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle<D>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pool(&self) -> MutexGuard<'_, Pool<D>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_idle(&self) -> Option<Box<Connection<D>>> {
-        let mut idle = self.idle();
-        while let Some(Idle { connection, since }) = idle.pop() {
+        let mut pool = self.pool();
+        while let Some(Idle { connection, since }) = pool.idle.pop() {
             if since.elapsed() < self.limits.pool_idle && connection.sender.is_ready() {
                 return Some(connection);
             }
@@ -154,13 +161,14 @@ impl<D: Dial> Upstream<D> {
     }
 
     fn keep(self: &Arc<Self>, connection: Box<Connection<D>>) {
-        let mut idle = self.idle();
-        if idle.len() >= self.limits.pool {
-            drop(idle.remove(0));
+        let mut pool = self.pool();
+        if pool.idle.len() >= self.limits.pool {
+            drop(pool.idle.remove(0));
         }
-        idle.push(Idle { connection, since: Instant::now() });
-        if idle.len() == 1 {
-            tokio::spawn(sweep(Arc::downgrade(self), self.limits.pool_idle));
+        pool.idle.push(Idle { connection, since: Instant::now() });
+        if pool.sweeper.as_ref().is_none_or(AbortHandle::is_finished) {
+            let sweeper = tokio::spawn(sweep(Arc::downgrade(self), self.limits.pool_idle));
+            pool.sweeper = Some(sweeper.abort_handle());
         }
     }
 }
@@ -170,10 +178,11 @@ async fn sweep<D: Dial>(upstream: Weak<Upstream<D>>, age: Duration) {
     loop {
         tokio::time::sleep(age).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let mut idle = upstream.idle();
-        idle.retain(|one| one.since.elapsed() < age && !one.connection.sender.is_closed());
-        if idle.is_empty() {
-            idle.shrink_to_fit();
+        let mut pool = upstream.pool();
+        pool.idle.retain(|one| one.since.elapsed() < age && !one.connection.sender.is_closed());
+        if pool.idle.is_empty() {
+            pool.idle = Vec::new();
+            pool.sweeper = None;
             return;
         }
     }

@@ -17,6 +17,23 @@ async fn a_connection_is_used_again() {
     }
 }
 
+#[tokio::test]
+async fn old_connections_are_looked_for_by_one_task() {
+    let (app, _heads) = canned(HELLO).await;
+    let proxy = proxy(app).await;
+    for _ in 0..50 {
+        proxy.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    }
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let few = async {
+        while tasks.num_alive_tasks() > 10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let soon = nginx_free::Limits::default().pool_idle / 2;
+    assert!(tokio::time::timeout(soon, few).await.is_ok(), "{} tasks", tasks.num_alive_tasks());
+}
+
 /// An app whose first connection answers once, and at the second request ends without a word.
 async fn forgetful() -> std::net::SocketAddr {
     app(|number, mut stream| async move {
