@@ -87,6 +87,7 @@ mod stall;
 pub mod tls;
 pub mod trunk;
 mod tunnel;
+mod turns;
 mod upstream;
 mod websocket;
 mod wire;

@@ -204,13 +204,18 @@ impl<A: Admit> Service<A> {
                 Outcome::Answer(self.failed(&admission, Failure::BrokenRequest, false))
             }
             (Kind::Plain, _) => {
-                let has_interim = parts.version == Version::HTTP_11;
+                let version = parts.version;
                 let stall = self.shared.room.limits.body_stall;
                 let mut request = request.for_app(stall, || entry.received());
                 // RFC 9110 §15.2: none for HTTP/1.0. h2 0.4 sends none at all.
-                if let Some(hold) = self.hold.as_ref().filter(|_| has_interim) {
+                if let Some(hold) = self.hold.as_ref().filter(|_| version == Version::HTTP_11) {
                     forward::pass_on_interim(&mut request, hold.meanwhile());
                 }
+                // Over HTTP/1.1, what is asked at once is bounded by the client's connections, which are cold themselves.
+                let _turn = match version {
+                    Version::HTTP_2 => Some(admission.upstream.turn().await),
+                    _ => None,
+                };
                 let sent = forward::forward(&admission.upstream, &way, request).await;
                 let took = entry.answered();
                 let mut answer = match sent {

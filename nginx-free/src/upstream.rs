@@ -37,6 +37,7 @@ use crate::{
     body::RequestBody,
     metered::{Meter, Metered},
     patience::Deadline,
+    turns::{Turn, Turns},
 };
 
 /// One app, and the idle connections to it. The one used last is used next, so that the others grow old and go.
@@ -46,6 +47,7 @@ pub struct Upstream<D: Dial> {
     limits: Limits,
     pool: Mutex<Pool<D>>,
     open: Arc<AtomicUsize>,
+    turns: Turns,
 }
 
 struct Pool<D: Dial> {
@@ -74,8 +76,9 @@ impl<D: Dial> Upstream<D> {
 
     /// The same, with a name for the access log.
     pub fn named(name: &str, dial: D, limits: Limits) -> Arc<Self> {
+        let turns = Turns::new(limits.at_once);
         let pool = Mutex::new(Pool { idle: Vec::new(), sweeper: None });
-        Arc::new(Self { dial, name: name.into(), limits, pool, open: Arc::default() })
+        Arc::new(Self { dial, name: name.into(), limits, pool, open: Arc::default(), turns })
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -89,6 +92,11 @@ impl<D: Dial> Upstream<D> {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The right to ask the app, which is waited for while it is asked much.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        self.turns.take().await
     }
 
     /// The idle connection that was used last, else a new one. An idle one may be dead.

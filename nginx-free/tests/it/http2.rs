@@ -58,6 +58,56 @@ where
     sender
 }
 
+/// Asks for so many things at once, over one connection.
+async fn ask_at_once(proxy: &Running, connector: &TlsConnector, count: usize) {
+    let sender = http2::<Empty<Bytes>>(proxy, connector).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let mut sender = sender.clone();
+        asked.spawn(async move {
+            let request = Request::get("https://node:1/").body(Empty::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
+        });
+    }
+    assert_eq!(asked.join_all().await.len(), count);
+}
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[tokio::test]
+async fn an_app_that_answers_at_once_is_asked_few_things_at_a_time() {
+    let mut most = Vec::new();
+    // Where this machine stands still for long, it is not told from an app that is slow.
+    for _ in 0..5 {
+        let (app, mut heads) = canned(HELLO).await;
+        let (proxy, connector) = with_tls(app, &[b"h2"]).await;
+        ask_at_once(&proxy, &connector, 32).await;
+        let mut connections = std::collections::HashSet::new();
+        for _ in 0..32 {
+            connections.insert(heads.recv().await.unwrap().0);
+        }
+        most.push(connections.len());
+    }
+    assert!(most.iter().any(|most| *most <= Limits::default().at_once), "{most:?} connections");
+}
+
+#[tokio::test]
+async fn an_app_that_answers_none_before_it_has_all_gets_all() {
+    let all = Arc::new(tokio::sync::Barrier::new(90));
+    let app = app(move |_, mut stream| {
+        let all = Arc::clone(&all);
+        async move {
+            read_head(&mut stream).await?;
+            all.wait().await;
+            stream.write_all(HELLO.as_bytes()).await
+        }
+    })
+    .await;
+    let (proxy, connector) = with_tls(app, &[b"h2"]).await;
+    ask_at_once(&proxy, &connector, 90).await;
+}
+
 #[tokio::test]
 async fn a_request_goes_through() {
     let (app, mut heads) =
