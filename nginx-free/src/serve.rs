@@ -7,9 +7,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::{mpsc, watch},
+    task::JoinSet,
 };
 
-use crate::{Admit, Peer, Proxy, connection, io::Socket, service::Run};
+use crate::{Admit, Peer, Proxy, connection, io::Socket, proxy::Shared, service::Run};
 
 /// Where clients connect to.
 pub struct Listener {
@@ -29,6 +30,11 @@ enum Kind {
 impl Listener {
     /// A TCP listener, without TLS.
     pub fn tcp(listener: TcpListener) -> Self {
+        // What is accepted has the options of what it was accepted from. None is worth losing clients for.
+        let socket = SockRef::from(&listener);
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_tcp_keepalive(&keepalive());
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
         Self { kind: Kind::Tcp(listener), tls: None, who: None }
     }
 
@@ -71,11 +77,6 @@ impl Listener {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Neither is worth losing the client for.
-                let socket = SockRef::from(&stream);
-                let _ = socket.set_tcp_nodelay(true);
-                let _ = socket.set_tcp_keepalive(&keepalive());
-                let _ = socket.set_tcp_notsent_lowat(UNSENT);
                 let peer = self.peer(&stream, address);
                 Ok((Socket::tcp(stream, stall), peer))
             }
@@ -92,40 +93,51 @@ impl<A: Admit> Proxy<A> {
     /// Serves one listener until `closing` turns true, or its sender is gone. Then no connection is taken any more, open
     /// requests may end within [`Limits::drain`](crate::Limits::drain), and WebSockets are cut. Call it once for each
     /// listener.
-    pub async fn serve(&self, listener: Listener, mut closing: watch::Receiver<bool>) {
-        let limits = &self.shared.room.limits;
-        let (alive, mut ended) = mpsc::channel(1);
-        let run = Run { closing: closing.clone(), _alive: alive };
-        let mut tasks = tokio::task::JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept(limits.send_stall) => accepted,
-                Some(_) = tasks.join_next() => continue,
-                _ = closing.wait_for(|closing| *closing) => break,
-            };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    pause_after(&error).await;
-                    continue;
-                }
-            };
-            let (tls, run) = (listener.tls.clone(), run.clone());
-            let Some(seat) = self.shared.room.seat(&peer) else {
-                tracing::debug!(%peer, "a connection was turned away: too many are open");
-                if let Some(exit) = self.shared.room.exit() {
-                    tasks.spawn(connection::turn_away(socket, tls, run, limits.clone(), exit));
-                }
+    pub async fn serve(&self, listener: Listener, closing: watch::Receiver<bool>) {
+        // In a task of its own: what a runtime is blocked on takes a system call to be woken, and this is for each connection.
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(Arc::clone(&self.shared), listener, closing));
+        if let Some(Err(error)) = serving.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+async fn serve<A: Admit>(shared: Arc<Shared<A>>, listener: Listener, mut closing: watch::Receiver<bool>) {
+    let limits = &shared.room.limits;
+    let (alive, mut ended) = mpsc::channel(1);
+    let run = Run { closing: closing.clone(), _alive: alive };
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(limits.send_stall) => accepted,
+            Some(_) = tasks.join_next() => continue,
+            _ = closing.wait_for(|closing| *closing) => break,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
                 continue;
-            };
-            tasks.spawn(connection::serve(Arc::clone(&self.shared), seat, socket, peer, tls, run));
-        }
-        drop((listener, run));
-        // What is still open after this time is cut when `tasks` is dropped.
-        let drained = tokio::time::timeout(limits.drain, ended.recv()).await;
-        if drained.is_err() {
-            tracing::debug!(open = tasks.len(), "connections were cut after the time to drain");
-        }
+            }
+        };
+        let (tls, run) = (listener.tls.clone(), run.clone());
+        let Some(seat) = shared.room.seat(&peer) else {
+            tracing::debug!(%peer, "a connection was turned away: too many are open");
+            if let Some(exit) = shared.room.exit() {
+                tasks.spawn(connection::turn_away(socket, tls, run, limits.clone(), exit));
+            }
+            continue;
+        };
+        tasks.spawn(connection::serve(Arc::clone(&shared), seat, socket, peer, tls, run));
+    }
+    drop((listener, run));
+    // What is still open after this time is cut when `tasks` is dropped.
+    let drained = tokio::time::timeout(limits.drain, ended.recv()).await;
+    if drained.is_err() {
+        tracing::debug!(open = tasks.len(), "connections were cut after the time to drain");
     }
 }
 
@@ -151,5 +163,25 @@ async fn pause_after(error: &io::Error) {
     if !of_the_client {
         tracing::warn!(%error, "no connection could be accepted");
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_has_the_listener_s_options() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let Kind::Tcp(listener) = Listener::tcp(listener).kind else { panic!("it is TCP") };
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(90));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
     }
 }
