@@ -29,6 +29,7 @@ use crate::{
     room::{Exit, Seat},
     service::{Run, Service, busy, last},
     stall::Streams,
+    ticket::Ticketed,
     wire::Hold,
 };
 
@@ -101,10 +102,13 @@ async fn handshake(
     run: &Run,
     limit: Duration,
 ) -> Option<ClientIo> {
-    let accepted = TlsAcceptor::from(config).accept(socket);
+    let accepted = TlsAcceptor::from(config).accept(Ticketed::new(socket));
     tokio::select! {
         shaken = tokio::time::timeout(limit, accepted) => match shaken {
-            Ok(Ok(stream)) => Some(ClientIo::Tls(Box::new(stream))),
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().0.shaken();
+                Some(ClientIo::Tls(Box::new(stream)))
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
                 None

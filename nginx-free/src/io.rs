@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::patience::Patience;
+use crate::{patience::Patience, ticket::Ticketed};
 
 /// A socket that a client connected to.
 pub(crate) struct Socket {
@@ -119,7 +119,7 @@ impl AsyncWrite for Socket {
 /// A client's connection, ready for HTTP.
 pub(crate) enum ClientIo {
     Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<TlsStream<Ticketed<Socket>>>),
 }
 
 impl ClientIo {

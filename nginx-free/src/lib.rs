@@ -84,6 +84,7 @@ mod scan;
 mod serve;
 mod service;
 mod stall;
+mod ticket;
 pub mod tls;
 pub mod trunk;
 mod tunnel;

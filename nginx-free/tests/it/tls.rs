@@ -60,6 +60,27 @@ async fn a_second_connection_resumes_the_first_one_s_session() {
 }
 
 #[tokio::test]
+async fn a_ticket_comes_with_the_first_answer_or_with_the_end() {
+    let (app, _heads) = canned(HELLO).await;
+    let proxy = certified(app, Limits::default()).await;
+    let client = Client::new("http/1.1");
+    let mut served = client.connect(&proxy, "node").await;
+    let mut buffer = [0; 1];
+    let nothing = tokio::time::timeout(Duration::from_millis(100), served.read(&mut buffer)).await;
+    assert!(
+        nothing.is_err() && served.get_ref().1.tls13_tickets_received() == 0,
+        "it takes no packet of its own"
+    );
+    is_served(&mut served).await;
+    assert_eq!(served.get_ref().1.tls13_tickets_received(), 1);
+
+    let mut silent = client.connect(&proxy, "node").await;
+    silent.shutdown().await.unwrap();
+    assert_eq!(silent.read(&mut buffer).await.unwrap(), 0);
+    assert_eq!(silent.get_ref().1.tls13_tickets_received(), 1);
+}
+
+#[tokio::test]
 async fn an_ocsp_response_is_handed_out_and_renewed() {
     let (app, _heads) = canned(HELLO).await;
     let folder = Folder::new();
