@@ -20,6 +20,7 @@ import os
 import platform
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -620,11 +621,11 @@ class Results:
     def __init__(self):
         self.rows = {}
 
-    def add(self, case, unit, goal, side, figure, cost=None):
-        row = self.rows.setdefault(case, {"unit": unit, "goal": goal, "figures": {}, "cost": {}})
-        row["figures"].setdefault(side, []).append(figure)
-        if cost is not None:
-            row["cost"].setdefault(side, []).append(cost)
+    def add(self, case, unit, goal, side, figure, cost=None, client=None):
+        row = self.rows.setdefault(case, {"unit": unit, "goal": goal, "figures": {}, "cost": {}, "client": {}})
+        for column, value in (("figures", figure), ("cost", cost), ("client", client)):
+            if value is not None:
+                row[column].setdefault(side, []).append(value)
 
     def ratios(self, row, of):
         other = next((name for name in row[of] if name not in ("shlogin", "pty")), None)
@@ -642,10 +643,21 @@ class Results:
             median = f"{statistics.median(ratios):.2f}" if ratios else ""
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
             cost = f"{statistics.median(cost):.2f}" if cost else ""
+            if row["client"]:
+                servers = " and ".join(f"{statistics.median(values):.2f}" for values in row["cost"].values())
+                # As in the first round: sshd, then shlogin.
+                clients = " and ".join(f"{statistics.median(values):.2f}" for values in row["client"].values())
+                cost += f" ({servers} s, the client {clients} s)"
             if "pty" in figures:
                 case += f" (a bare pty: {figures['pty']:,.3g})"
             lines.append(f"| {case}, {row['unit']} | {row['goal']} | {other} | {ours} | {median} | {spread} | {cost} |")
         return "\n".join(lines)
+
+
+def own_seconds():
+    """The processor time of the client's side: this program, and what it started and has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def in_turn(sides, number):
@@ -655,11 +667,12 @@ def in_turn(sides, number):
 def measure(what, sides, wetty, options, results):
     def one(case, unit, goal, number, action, costs=True):
         for side in in_turn(sides, number):
-            before = side.account.seconds()
+            before, ours = side.account.seconds(), own_seconds()
             figure = action(side)
-            cost = side.account.seconds() - before if costs else None
-            results.add(case, unit, goal, side.name, figure, cost)
-            say(f"round {number + 1}, {case}, {side.name}: {figure:.1f} {unit}, {cost or 0:.2f} s of processor time")
+            cost, client = (side.account.seconds() - before, own_seconds() - ours) if costs else (None, None)
+            results.add(case, unit, goal, side.name, figure, cost, client)
+            say(f"round {number + 1}, {case}, {side.name}: {figure:.1f} {unit}, {cost or 0:.2f} s of processor time, "
+                f"client {client or 0:.2f} s")
 
     if what in ("scp", "cat", "forward"):
         action = {"scp": scp, "cat": cat, "forward": bulk}[what]
