@@ -89,16 +89,18 @@ async fn what_is_sent_again_is_what_was_sent() {
     assert_eq!(first, again);
 }
 
-/// What the next request gets, which must not be sent twice, after three connections have answered one each, and then did
+/// What the `next` request gets after three connections have answered one each, and then did
 /// `what` while nobody used them. Later ones answer with "good".
-async fn after_idle_connections(what: &'static [u8]) -> String {
+async fn after_idle_connections(what: &'static [u8], next: &str) -> String {
     let all = std::sync::Arc::new(tokio::sync::Barrier::new(4));
     let ours = std::sync::Arc::clone(&all);
     let app = app(move |number, mut stream| {
         let all = std::sync::Arc::clone(&all);
         async move {
-            read_head(&mut stream).await?;
+            let head = read_head(&mut stream).await?;
             if number > 2 {
+                let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+                read_exactly(&mut stream, length).await;
                 return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").await;
             }
             all.wait().await;
@@ -123,19 +125,30 @@ async fn after_idle_connections(what: &'static [u8]) -> String {
     assert!([first, second, third].iter().all(|got| got.ends_with("hello")));
     ours.wait().await;
     ours.wait().await;
-    proxy.talk(&asked.replacen("GET", "POST", 1)).await
+    proxy.talk(next).await
 }
+
+/// None of them may be sent twice.
+const NEXT: [&str; 3] = [
+    "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+    "PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+];
 
 #[tokio::test]
 async fn dead_connections_are_passed_over() {
-    let got = after_idle_connections(b"").await;
-    assert!(got.ends_with("good"), "{got}");
+    for next in NEXT {
+        let got = after_idle_connections(b"", next).await;
+        assert!(got.ends_with("good"), "{next}: {got}");
+    }
 }
 
 #[tokio::test]
 async fn what_comes_while_nobody_asks_reaches_nobody() {
-    let got = after_idle_connections(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
-    assert!(got.ends_with("good"), "{got}");
+    for next in NEXT {
+        let got = after_idle_connections(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", next).await;
+        assert!(got.ends_with("good"), "{next}: {got}");
+    }
 }
 
 #[tokio::test]
