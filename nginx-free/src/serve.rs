@@ -66,7 +66,8 @@ impl Listener {
 
     fn peer(&self, stream: &TcpStream, theirs: SocketAddr) -> Peer {
         let peer = Peer::tcp(theirs);
-        let Some((who, ours)) = self.who.as_ref().zip(stream.local_addr().ok()) else { return peer };
+        let Some(who) = &self.who else { return peer };
+        let Ok(ours) = stream.local_addr() else { return peer };
         if !peer.ip().is_some_and(|ip| ip.is_loopback() || ip == ours.ip().to_canonical()) {
             return peer;
         }
