@@ -3,8 +3,8 @@
 //! One connection of HTTP/2 brings a hundred requests at a time. An app that answers at once is served no faster for being
 //! asked them all together, but a hundred connections to it take a hundred times the memory, and each is cold when its
 //! answer comes. One that takes its time, on purpose or not, must not keep others waiting: for those who have waited for
-//! [`PATIENCE`], room is made, as much again as there is each time. What was made so is taken back by half again and again,
-//! for the app may have been slow only then.
+//! [`PATIENCE`], room is made, as much again as there is each time. Of what was made so, half of what no slow request needs is
+//! taken back again and again, for the app may have been slow only then.
 
 use std::{
     pin::pin,
@@ -19,7 +19,7 @@ use tokio::{
 
 /// How long a request waits for its turn before room is made, and how often as much again is made.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How often half of the room that was made is taken back.
+/// How often half of the room that is not needed is taken back.
 const HALF_LIFE: Duration = Duration::from_millis(100);
 
 /// The turns at one app.
@@ -33,7 +33,9 @@ struct Room {
     least: usize,
     /// The room that was made for requests that had waited.
     more: usize,
-    halved: Instant,
+    /// When it was last looked how much of it is needed, and for how long all turns that have ended since were held since.
+    looked: Instant,
+    held: Duration,
     /// Of what is taken back, what is still in use.
     owed: usize,
     /// How much may be made until it is `PATIENCE` since it was last counted.
@@ -46,7 +48,8 @@ impl Turns {
     pub(crate) fn new(at_once: usize) -> Self {
         let least = at_once.clamp(1, Semaphore::MAX_PERMITS);
         let now = Instant::now();
-        let room = Room { least, more: 0, halved: now, owed: 0, growth: least, counted: now };
+        let room =
+            Room { least, more: 0, looked: now, held: Duration::ZERO, owed: 0, growth: least, counted: now };
         Self { free: Semaphore::new(least), room: Mutex::new(room) }
     }
 
@@ -56,7 +59,7 @@ impl Turns {
             Ok(permit) => permit.forget(),
             Err(_) => Box::pin(self.wait()).await,
         }
-        Turn(self)
+        Turn { turns: self, since: Instant::now() }
     }
 
     async fn wait(&self) {
@@ -88,35 +91,49 @@ impl Room {
         }
         self.growth -= 1;
         if self.more == 0 {
-            self.halved = now;
+            (self.looked, self.held) = (now, Duration::ZERO);
         }
         self.more += 1;
         true
     }
 
-    /// Takes back half of what was made, after a while.
-    fn shrink(&mut self, free: &Semaphore) {
-        if self.more > 0 && self.halved.elapsed() >= HALF_LIFE {
-            let half = self.more.div_ceil(2);
-            self.more -= half;
-            self.owed += half - free.forget_permits(half);
-            self.halved = Instant::now();
+    /// A turn ends. After a while, takes back half of the room that is not needed: for as many as ended turns have taken up on
+    /// the average there was room before, and all others that are in use are slow.
+    fn end(&mut self, since: Instant, free: &Semaphore) {
+        if self.more == 0 {
+            return;
         }
+        let now = Instant::now();
+        let period = now - self.looked;
+        self.held += period.min(now - since);
+        if period < HALF_LIFE {
+            return;
+        }
+        let in_use = (self.least + self.more + self.owed).saturating_sub(free.available_permits());
+        let fast = self.held.as_micros().div_ceil(period.as_micros());
+        let slow = in_use.saturating_sub(usize::try_from(fast).unwrap_or(usize::MAX));
+        let half = self.more.saturating_sub(slow).div_ceil(2);
+        self.more -= half;
+        self.owed += half - free.forget_permits(half);
+        (self.looked, self.held) = (now, Duration::ZERO);
     }
 }
 
 /// The right to have one request with the app.
-pub(crate) struct Turn<'t>(&'t Turns);
+pub(crate) struct Turn<'t> {
+    turns: &'t Turns,
+    since: Instant,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut room = self.0.room();
-        room.shrink(&self.0.free);
+        let mut room = self.turns.room();
+        room.end(self.since, &self.turns.free);
         if room.owed > 0 {
             room.owed -= 1;
         } else {
             drop(room);
-            self.0.free.add_permits(1);
+            self.turns.free.add_permits(1);
         }
     }
 }
@@ -179,23 +196,49 @@ mod tests {
         assert_eq!(took, Duration::ZERO, "no more than half is gone");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn room_that_was_made_is_taken_back() {
-        let turns = Turns::new(2);
-        drop(taken(&turns, 64).await);
-        for _ in 0..8 {
-            tokio::time::sleep(HALF_LIFE).await;
-            drop(taken(&turns, 1).await);
-        }
-        assert_eq!(turns.free.available_permits(), 2);
-        // And while all of it is in use:
-        let (all, _) = taken(&turns, 64).await;
-        for turn in all {
-            tokio::time::sleep(HALF_LIFE).await;
+    /// How often a turn was waited for, of so many in turn, each held for a hundredth of a half-life.
+    async fn waits_of_fast(turns: &Turns, count: usize) -> usize {
+        let mut waits = 0;
+        for _ in 0..count {
+            let (turn, took) = waited(turns).await;
+            waits += usize::from(took > Duration::ZERO);
+            tokio::time::sleep(HALF_LIFE / 100).await;
             drop(turn);
         }
+        waits
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_taken_back_but_for_what_slow_requests_need() {
+        let turns = Turns::new(2);
+        drop(taken(&turns, 64).await);
+        assert_eq!(waits_of_fast(&turns, 1000).await, 0);
+        assert_eq!(turns.free.available_permits(), 2);
+
+        let (slow, _) = taken(&turns, 40).await;
+        assert!(waits_of_fast(&turns, 1000).await <= 1, "for the slow ones there is room");
+        drop(slow);
+        waits_of_fast(&turns, 1000).await;
         let room = turns.room();
         assert_eq!((turns.free.available_permits(), room.more, room.owed), (2, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_taken_back_while_all_of_it_is_used_and_more_is_asked_for() {
+        let turns = Turns::new(2);
+        drop(taken(&turns, 16).await);
+        // Ten ask again as soon as they are answered, within a millisecond: the app is fast, and two at a time are enough.
+        let one = || async {
+            for _ in 0..500 {
+                let turn = turns.take().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                drop(turn);
+            }
+        };
+        tokio::join!(one(), one(), one(), one(), one(), one(), one(), one(), one(), one());
+        let room = turns.room();
+        assert_eq!((turns.free.available_permits() + room.owed, room.owed), (2 + room.more, 0));
+        assert!(room.more <= 2, "{}", room.more);
     }
 
     #[tokio::test(start_paused = true)]
