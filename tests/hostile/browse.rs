@@ -52,10 +52,14 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// How long all but one answer in a hundred took at most.
-    pub(crate) fn p99(&self) -> Duration {
-        let at = (self.waits.len() * 99).div_ceil(100).saturating_sub(1);
+    /// How long so many of a hundred answers took at most.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.waits.len() * percent).div_ceil(100).saturating_sub(1);
         Duration::from_micros(self.waits[at])
+    }
+
+    pub(crate) fn p99(&self) -> Duration {
+        self.percentile(99)
     }
 
     /// How many answers there were.
