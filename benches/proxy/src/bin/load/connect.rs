@@ -14,10 +14,11 @@ use proxy_bench::{
 use rustls::{ClientConfig, HandshakeKind};
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader},
+    io::BufReader,
     net::{TcpSocket, TcpStream},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 
 /// What is measured.
 pub(crate) struct Target {
@@ -28,13 +29,12 @@ pub(crate) struct Target {
     pub(crate) source: Option<Ipv4Addr>,
 }
 
-/// A byte stream, whatever is below it.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+/// A byte stream, without TLS or with it.
+pub(crate) type Stream = Either<TcpStream, TlsStream<BufReader<TcpStream>>>;
 
 /// A connection, with what was read of it and not used.
 pub(crate) struct Connection {
-    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) stream: Stream,
     pub(crate) buffer: BytesMut,
 }
 
@@ -80,11 +80,11 @@ impl Dialer {
         Ok((Connection { stream, buffer: BytesMut::new() }, kind))
     }
 
-    async fn secure(&self, tcp: TcpStream) -> Result<(Box<dyn Stream>, Option<HandshakeKind>)> {
-        let Some(connector) = &self.tls else { return Ok((Box::new(tcp), None)) };
+    async fn secure(&self, tcp: TcpStream) -> Result<(Stream, Option<HandshakeKind>)> {
+        let Some(connector) = &self.tls else { return Ok((Either::Left(tcp), None)) };
         let name = ServerName::try_from("localhost")?;
         let tls = connector.connect(name, BufReader::with_capacity(self.read, tcp)).await?;
         let kind = tls.get_ref().1.handshake_kind();
-        Ok((Box::new(tls), kind))
+        Ok((Either::Right(tls), kind))
     }
 }

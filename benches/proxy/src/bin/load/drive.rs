@@ -6,7 +6,8 @@ use proxy_bench::{Result, tls::Tickets};
 use tokio::task::JoinSet;
 
 use crate::{
-    connect::{Connection, Dialer, Target},
+    connect::{Connection, Dialer, Stream, Target},
+    count::Counter,
     exchange::Exchange,
     goes_on_after,
 };
@@ -25,8 +26,12 @@ pub(crate) async fn run(target: &Target, exchange: Exchange, load: &Load) -> Res
     for turn in 0..load.connections {
         let (mut connection, _) = dialer.dial(turn).await?;
         exchange.open(&mut connection).await?;
-        exchange.once(&mut connection).await?;
-        connections.push(connection);
+        let came = exchange.once(&mut connection).await?;
+        connections.push(match (exchange.has_large_answer(), connection.stream) {
+            // The first is read whole.
+            (true, Stream::Right(tls)) if turn > 0 => Way::Counted(Counter::new(tls, came)?),
+            (_, stream) => Way::Checked(Connection { stream, ..connection }),
+        });
     }
     let (mut connections, _) = rounds(connections, &exchange, load.warm_up).await?;
     let mut line = "ready".to_owned();
@@ -39,12 +44,14 @@ pub(crate) async fn run(target: &Target, exchange: Exchange, load: &Load) -> Res
     Ok(())
 }
 
+/// How a connection's answers are looked at.
+enum Way {
+    Checked(Connection),
+    Counted(Counter),
+}
+
 /// Exchanges on all connections for some time; returns the time each exchange took, in nanoseconds.
-async fn rounds(
-    connections: Vec<Connection>,
-    exchange: &Exchange,
-    time: Duration,
-) -> Result<(Vec<Connection>, Vec<u32>)> {
+async fn rounds(connections: Vec<Way>, exchange: &Exchange, time: Duration) -> Result<(Vec<Way>, Vec<u32>)> {
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
     for mut connection in connections {
@@ -53,7 +60,10 @@ async fn rounds(
             let mut times = Vec::with_capacity(1 << 14);
             let mut begun = Instant::now();
             while begun < end {
-                exchange.once(&mut connection).await?;
+                match &mut connection {
+                    Way::Checked(connection) => drop(exchange.once(connection).await?),
+                    Way::Counted(counter) => counter.once(exchange.message()).await?,
+                }
                 let now = Instant::now();
                 times.push(nanoseconds(now - begun));
                 begun = now;

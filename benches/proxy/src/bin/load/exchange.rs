@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Buf, BytesMut};
 use proxy_bench::{
-    Result,
+    LARGE, Result,
     http1::{self, Answer},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -67,6 +67,16 @@ impl Exchange {
         Self { opening: Some(head("GET", path, &fields)), message, upload: 0, expected: Expected::Echo }
     }
 
+    /// What is sent, but for a large body.
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// Whether its answer is so large that a client may [count](crate::count) it.
+    pub(crate) fn has_large_answer(&self) -> bool {
+        matches!(self.expected, Expected::Length(length) if length >= LARGE)
+    }
+
     /// Bytes of body that one exchange carries.
     pub(crate) fn payload(&self) -> usize {
         match &self.expected {
@@ -90,8 +100,8 @@ impl Exchange {
         }
     }
 
-    /// Does it once.
-    pub(crate) async fn once(&self, connection: &mut Connection) -> Result<()> {
+    /// Does it once; returns how many bytes came.
+    pub(crate) async fn once(&self, connection: &mut Connection) -> Result<usize> {
         let Connection { stream, buffer } = connection;
         send(stream, &self.message, self.upload).await?;
         match &self.expected {
@@ -103,17 +113,18 @@ impl Exchange {
                     return Err("not the message that was sent".into());
                 }
                 buffer.clear();
-                Ok(())
+                Ok(self.message.len())
             }
             Expected::Length(length) => {
-                let found = begin(stream, buffer).await?;
+                let (head, found) = begin(stream, buffer).await?;
                 if found != *length {
                     return Err(format!("a body of {found} bytes").into());
                 }
-                skip(stream, buffer, found).await
+                skip(stream, buffer, found).await?;
+                Ok(head + found)
             }
             Expected::Body(body) => {
-                let found = begin(stream, buffer).await?;
+                let (head, found) = begin(stream, buffer).await?;
                 while buffer.len() < found {
                     more(stream, buffer).await?;
                 }
@@ -121,7 +132,7 @@ impl Exchange {
                     return Err(format!("not the body expected: {}", buffer.escape_ascii()).into());
                 }
                 buffer.clear();
-                Ok(())
+                Ok(head + found)
             }
         }
     }
@@ -137,7 +148,7 @@ fn head(method: &str, path: &str, fields: &[String]) -> Vec<u8> {
     head.into_bytes()
 }
 
-async fn send(stream: &mut Box<dyn Stream>, message: &[u8], mut upload: usize) -> io::Result<()> {
+async fn send(stream: &mut Stream, message: &[u8], mut upload: usize) -> io::Result<()> {
     static PART: [u8; 64 * 1024] = [b'u'; 64 * 1024];
     stream.write_all(message).await?;
     while upload > 0 {
@@ -148,7 +159,7 @@ async fn send(stream: &mut Box<dyn Stream>, message: &[u8], mut upload: usize) -
     stream.flush().await
 }
 
-async fn more(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> io::Result<()> {
+async fn more(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<()> {
     buffer.reserve(4096);
     match stream.read_buf(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -156,23 +167,23 @@ async fn more(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> io::Result
     }
 }
 
-async fn answer_head(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> Result<usize> {
+async fn answer_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<usize> {
     Ok(http1::read_head(stream, buffer).await?.ok_or("the connection ended")?)
 }
 
-/// Reads the head of a 200; returns the length of its body.
-async fn begin(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> Result<usize> {
+/// Reads the head of a 200; returns its length and that of its body.
+async fn begin(stream: &mut Stream, buffer: &mut BytesMut) -> Result<(usize, usize)> {
     let end = answer_head(stream, buffer).await?;
     let Answer { status, length } = Answer::parse(&buffer[..end])?;
     if status != 200 {
         return Err(format!("status {status}: {}", buffer.escape_ascii()).into());
     }
     buffer.advance(end);
-    Ok(length)
+    Ok((end, length))
 }
 
 /// Reads a body of `length` bytes, not one more, and forgets it.
-async fn skip(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut, mut length: usize) -> Result<()> {
+async fn skip(stream: &mut Stream, buffer: &mut BytesMut, mut length: usize) -> Result<()> {
     loop {
         length = length.checked_sub(buffer.len()).ok_or("more bytes than the body has")?;
         buffer.clear();

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+mod count;
 mod drive;
 mod exchange;
 mod fresh;
