@@ -30,6 +30,7 @@ use crate::{
     service::{Run, Service, busy, last},
     stall::Streams,
     ticket::Ticketed,
+    tls::AT_ONCE,
     wire::Hold,
 };
 
@@ -106,7 +107,9 @@ async fn handshake(
     tokio::select! {
         shaken = tokio::time::timeout(limit, accepted) => match shaken {
             Ok(Ok(mut stream)) => {
-                stream.get_mut().0.shaken();
+                let (ticketed, tls) = stream.get_mut();
+                ticketed.shaken();
+                tls.set_buffer_limit(Some(AT_ONCE));
                 Some(ClientIo::Tls(Box::new(stream)))
             }
             Ok(Err(error)) => {

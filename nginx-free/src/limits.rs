@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::PeerKey;
+use crate::{PeerKey, tls};
 
 /// The limits of a [`Proxy`](crate::Proxy). [`Limits::default`] suits a gateway for a few people on a shared machine.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Fields in a head, of requests and of responses.
     pub fields: usize,
-    /// Bytes that one direction of one connection may hold in memory.
+    /// Bytes that one direction of one connection may hold in memory. Best as it is by default ([`tls::AT_ONCE`]), or a multiple.
     pub buffer: usize,
     /// Time for a TLS handshake.
     pub handshake: Duration,
@@ -79,7 +79,7 @@ impl Default for Limits {
             streams: 100,
             head_bytes: 32 * 1024,
             fields: 100,
-            buffer: 64 * 1024,
+            buffer: tls::AT_ONCE,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(60),

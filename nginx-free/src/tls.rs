@@ -20,6 +20,11 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 
+/// Bytes that are best given to TLS at once. With what it adds to them in four records they leave as one packet: they fit into
+/// one segment of the loopback interface, whose packets have 64 KiB, and into what a network card makes 45 segments of Ethernet of.
+/// With 64 KiB itself, each packet is followed by one of a hundred bytes.
+pub const AT_ONCE: usize = 64_000;
+
 /// The files of one certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFiles {
@@ -285,5 +290,46 @@ mod tests {
         assert_eq!(certificates.first().unwrap(), after);
         assert!(Certificates::load(Vec::new()).is_err());
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// What a server writes at once when it has more than enough to say, after a handshake in memory.
+    fn written_at_once(limit: usize) -> usize {
+        let folder = folder("at-once");
+        let certificates =
+            Arc::new(Certificates::load(vec![write(&folder, "one", &["one.example"])]).unwrap());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificates.first().unwrap()).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("one.example").unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut server = rustls::ServerConnection::new(certificates.server_config().unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        while client.is_handshaking() || server.is_handshaking() {
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+            bytes.clear();
+        }
+        server.set_buffer_limit(Some(limit));
+        assert_eq!(io::Write::write(&mut server.writer(), &vec![0; 2 * limit]).unwrap(), limit);
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        bytes.len()
+    }
+
+    #[test]
+    fn what_is_given_to_tls_at_once_leaves_as_one_packet() {
+        // Without the headers of IPv6 and TCP, and the latter's time stamps.
+        let loopback = 65_536 - 40 - 20 - 12;
+        let ethernet = (1500 - 40 - 20 - 12) * 45;
+        let written = written_at_once(AT_ONCE);
+        assert!(written <= loopback && written <= ethernet, "{written}");
+        assert!(written_at_once(64 * 1024) > loopback);
     }
 }

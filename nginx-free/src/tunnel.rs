@@ -14,12 +14,10 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{io::ClientIo, wire::Wire};
-
-const SCRATCH: usize = 64 * 1024;
+use crate::{io::ClientIo, tls::AT_ONCE, wire::Wire};
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; AT_ONCE].into());
 }
 
 /// How long the one side may go on after the other has ended.

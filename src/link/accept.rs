@@ -9,6 +9,7 @@ use std::{
 
 use nginx_free::{
     lasting::{Carrier, LastingLimits, lasting},
+    tls::AT_ONCE,
     trunk::{Trunk, TrunkLimits},
 };
 use tokio::{
@@ -185,7 +186,8 @@ impl Gate {
     async fn judge(self: &Arc<Self>, acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut stream = acceptor.accept(stream).await?;
-        let (_, tls) = stream.get_ref();
+        let (_, tls) = stream.get_mut();
+        tls.set_buffer_limit(Some(AT_ONCE));
         let peer = tls.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of);
         let (peer, binding) =
             (peer.ok_or(io::ErrorKind::InvalidData)?, binding(tls).map_err(io::Error::other)?);

@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, time::Duration};
 
-use nginx_free::lasting::{Carrier, Lasting, LastingLimits, lasting};
+use nginx_free::{
+    lasting::{Carrier, Lasting, LastingLimits, lasting},
+    tls::AT_ONCE,
+};
 use tokio::{
     net::{TcpStream, lookup_host},
     sync::mpsc,
@@ -146,6 +149,7 @@ impl Dialler {
         tcp.set_nodelay(true)?;
         let said = async {
             let mut tls = connector.connect(server_name(), tcp).await?;
+            tls.get_mut().1.set_buffer_limit(Some(AT_ONCE));
             let binding = binding(tls.get_ref().1).map_err(io::Error::other)?;
             let statement = statement(meet.session, &self.run, &binding);
             let credential = match self.prover.credential(statement).await {
