@@ -223,7 +223,7 @@ where
 async fn http2<A: Admit>(io: ClientIo, service: &Arc<Service<A>>, limits: &Limits) {
     let answering = Arc::clone(service);
     let send_buffer = limits.buffer;
-    let (io, push) = cork(io, limits.buffer.max(CORKED));
+    let (io, push) = cork(io, limits.buffer.max(CORKED) + FRAME_HEADS);
     let list = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(Streams::new(Arc::clone(&service.seat), limits.send_stall))
         .timer(TokioTimer::new())
@@ -279,6 +279,9 @@ where
 
 /// What HTTP/2 may gather at least: less would hold up its own flow control.
 const CORKED: usize = 32 * 1024;
+
+/// Room for the heads of what is gathered besides, so that what was read of an app at once leaves at once.
+const FRAME_HEADS: usize = 160;
 
 /// Ends when nothing was open on the connection for `limit`, or up to twice that.
 async fn idle(seat: &Seat, limit: Duration) {

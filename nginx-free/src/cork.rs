@@ -78,17 +78,15 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
     }
 
     fn gather(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        if self.bytes.len() + length > self.most && !self.bytes.is_empty() {
+        if self.bytes.len() >= self.most {
             ready!(self.poll_write_out(cx))?;
         }
-        let mut left = self.most;
+        let before = self.bytes.len();
         for slice in slices {
-            let part = &slice[..slice.len().min(left)];
-            self.bytes.extend_from_slice(part);
-            left -= part.len();
+            let left = self.most - self.bytes.len();
+            self.bytes.extend_from_slice(&slice[..slice.len().min(left)]);
         }
-        Poll::Ready(Ok(length.min(self.most)))
+        Poll::Ready(Ok(self.bytes.len() - before))
     }
 }
 

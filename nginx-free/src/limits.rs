@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{PeerKey, tls};
+use crate::PeerKey;
 
 /// The limits of a [`Proxy`](crate::Proxy). [`Limits::default`] suits a gateway for a few people on a shared machine.
 #[derive(Clone, Debug)]
@@ -32,7 +32,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Fields in a head, of requests and of responses.
     pub fields: usize,
-    /// Bytes that one direction of one connection may hold in memory. Best as it is by default ([`tls::AT_ONCE`]), or a multiple.
+    /// Bytes that one direction of one connection may hold in memory. By default so many that they leave
+    /// [at once](crate::tls::AT_ONCE), with the heads of four frames of HTTP/2.
     pub buffer: usize,
     /// Time for a TLS handshake.
     pub handshake: Duration,
@@ -79,7 +80,7 @@ impl Default for Limits {
             streams: 100,
             head_bytes: 32 * 1024,
             fields: 100,
-            buffer: tls::AT_ONCE,
+            buffer: 64_000,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(60),
