@@ -53,8 +53,8 @@ pub struct Limits {
     pub answer: Duration,
     /// Connections to one app open at a time, WebSockets included. A request beyond that gets 503.
     pub connections_per_app: usize,
-    /// Requests of HTTP/2 that an app is asked at once, as long as it answers fast. One more waits for an answer to one of
-    /// them, for 20 ms; then room is made for twice as many, and so on. Over HTTP/1.1 a client's connections bound it.
+    /// Requests that an app is asked at once, as long as it answers fast. One more waits for an answer to one of them, for
+    /// 20 ms; then room is made for twice as many, and so on.
     pub at_once: usize,
     /// Idle connections to the app that are kept.
     pub pool: usize,
@@ -89,7 +89,7 @@ impl Default for Limits {
             dial: Duration::from_secs(10),
             answer: Duration::from_secs(3600),
             connections_per_app: 1024,
-            at_once: 16,
+            at_once: 32,
             pool: 16,
             pool_idle: Duration::from_secs(4),
             drain: Duration::from_secs(5),

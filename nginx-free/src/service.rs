@@ -211,11 +211,7 @@ impl<A: Admit> Service<A> {
                 if let Some(hold) = self.hold.as_ref().filter(|_| version == Version::HTTP_11) {
                     forward::pass_on_interim(&mut request, hold.meanwhile());
                 }
-                // Over HTTP/1.1, what is asked at once is bounded by the client's connections, which are cold themselves.
-                let _turn = match version {
-                    Version::HTTP_2 => Some(admission.upstream.turn().await),
-                    _ => None,
-                };
+                let _turn = admission.upstream.turn().await;
                 let sent = forward::forward(&admission.upstream, &way, request).await;
                 let took = entry.answered();
                 let mut answer = match sent {

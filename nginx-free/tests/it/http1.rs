@@ -1,6 +1,12 @@
 //! HTTP/1.1 through the proxy.
 
-use tokio::io::AsyncWriteExt;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use nginx_free::Limits;
+use tokio::{io::AsyncWriteExt, sync::Barrier, task::JoinSet};
 
 use crate::support::*;
 
@@ -25,6 +31,45 @@ async fn a_request_goes_through_with_our_word_on_the_client() {
     assert_eq!(field(&head, "forwarded"), Some("for=127.0.0.1;proto=http"));
     assert_eq!(field(&head, "cookie"), Some("a=1; b=2"));
     assert!(!head.contains("6.6.6.6") && field(&head, "x-secret").is_none(), "{head}");
+}
+
+/// How many of 64 requests, each on a connection of its own, an app has at once that answers when it has 32.
+async fn most_at_once() -> usize {
+    let (has, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (seen, enough) = (Arc::clone(&most), Arc::new(Barrier::new(32)));
+    let app = app(move |_, mut stream| {
+        let (has, seen, enough) = (Arc::clone(&has), Arc::clone(&seen), Arc::clone(&enough));
+        async move {
+            while !read_head(&mut stream).await?.is_empty() {
+                seen.fetch_max(1 + has.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                enough.wait().await;
+                has.fetch_sub(1, Ordering::SeqCst);
+                stream.write_all(HELLO.as_bytes()).await?;
+            }
+            Ok(())
+        }
+    })
+    .await;
+    let proxy = Arc::new(proxy(app).await);
+    let mut clients = JoinSet::new();
+    for _ in 0..64 {
+        let proxy = Arc::clone(&proxy);
+        clients
+            .spawn(async move { proxy.talk("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await });
+    }
+    assert!(clients.join_all().await.iter().all(|answer| status(answer) == 200));
+    most.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn an_app_that_answers_at_once_is_asked_few_things_at_a_time() {
+    assert_eq!(Limits::default().at_once, 32);
+    let mut most = Vec::new();
+    // Where this machine stands still for long, it is not told from an app that is slow.
+    while most.len() < 20 && !most.contains(&32) {
+        most.push(most_at_once().await);
+    }
+    assert!(most.contains(&32), "{most:?} requests");
 }
 
 #[tokio::test]

@@ -77,19 +77,20 @@ const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 #[tokio::test]
 async fn an_app_that_answers_at_once_is_asked_few_things_at_a_time() {
+    let few = Limits::default().at_once;
     let mut most = Vec::new();
     // Where this machine stands still for long, it is not told from an app that is slow.
-    for _ in 0..5 {
+    while most.len() < 20 && most.last().is_none_or(|most| *most > few) {
         let (app, mut heads) = canned(HELLO).await;
         let (proxy, connector) = with_tls(app, &[b"h2"]).await;
-        ask_at_once(&proxy, &connector, 32).await;
+        ask_at_once(&proxy, &connector, 48).await;
         let mut connections = std::collections::HashSet::new();
-        for _ in 0..32 {
+        for _ in 0..48 {
             connections.insert(heads.recv().await.unwrap().0);
         }
         most.push(connections.len());
     }
-    assert!(most.iter().any(|most| *most <= Limits::default().at_once), "{most:?} connections");
+    assert!(most.last().is_some_and(|most| *most <= few), "{most:?} connections");
 }
 
 #[tokio::test]
