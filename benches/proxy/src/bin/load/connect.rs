@@ -62,9 +62,9 @@ impl Dialer {
         })
     }
 
-    /// The same with small buffers, for many connections.
-    pub(crate) fn frugal(self) -> Self {
-        Self { read: 2048, ..self }
+    /// The same, reading so much at once where there is TLS: a large buffer takes long to make.
+    pub(crate) fn reading(self, read: usize) -> Self {
+        Self { read, ..self }
     }
 
     /// Connects. Where no source is told, the `turn` picks one of sixteen addresses, so that ports do not run short.

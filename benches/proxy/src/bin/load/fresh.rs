@@ -18,7 +18,11 @@ pub(crate) async fn run(target: &Target, tickets: Tickets, exchange: Exchange, l
     let mut workers = Vec::new();
     for turn in 0..load.connections {
         // With sessions of its own: nobody takes another one's ticket.
-        workers.push(Worker { dialer: Dialer::new(target, tickets)?, turn, exchange: exchange.clone() });
+        workers.push(Worker {
+            dialer: Dialer::new(target, tickets)?.reading(4096),
+            turn,
+            exchange: exchange.clone(),
+        });
     }
     let (mut workers, _) = all(workers, load.warm_up).await?;
     let mut line = "ready".to_owned();

@@ -17,7 +17,7 @@ const AT_ONCE: usize = 32;
 
 /// Opens `count` connections and holds them; at the end, each has to be good for one more request.
 pub(crate) async fn run(target: &Target, exchange: Exchange, count: usize) -> Result<()> {
-    let dialer = Dialer::new(target, Tickets::Ignored)?.frugal();
+    let dialer = Dialer::new(target, Tickets::Ignored)?.reading(2048);
     // What the first request alone makes the proxy take is not the connections'.
     let (mut first, _) = dialer.dial(0).await?;
     exchange.once(&mut first).await?;
