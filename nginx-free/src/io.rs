@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::{patience::Patience, ticket::Ticketed};
+use crate::{patience::Patience, ticket::Ticketed, transport::poll_write_slices};
 
 /// A socket that a client connected to.
 pub(crate) struct Socket {
@@ -99,7 +99,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.stream().poll_write_vectored(cx, slices);
+        let written = poll_write_slices(self.stream(), cx, slices);
         self.timed(cx, written)
     }
 

@@ -86,6 +86,7 @@ mod service;
 mod stall;
 mod ticket;
 pub mod tls;
+mod transport;
 pub mod trunk;
 mod tunnel;
 mod turns;

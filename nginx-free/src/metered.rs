@@ -13,6 +13,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::transport::poll_write_slices;
+
 /// What whoever uses a connection knows of its stream, and says to it.
 pub(crate) struct Meter {
     /// How much came since the last request.
@@ -130,7 +132,7 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Metered<S, K> {
         if !self.meter.lets(slices) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        poll_write_slices(Pin::new(&mut self.stream), cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -20,6 +20,8 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 
+pub use crate::transport::Transport;
+
 /// Bytes that are best given to TLS at once. With what it adds to them in four records they leave as one packet: they fit into
 /// one segment of the loopback interface, whose packets have 64 KiB, and into what a network card makes 45 segments of Ethernet of.
 /// With 64 KiB itself, each packet is followed by one of a hundred bytes.

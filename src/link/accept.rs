@@ -9,7 +9,7 @@ use std::{
 
 use nginx_free::{
     lasting::{Carrier, LastingLimits, lasting},
-    tls::AT_ONCE,
+    tls::{AT_ONCE, Transport},
     trunk::{Trunk, TrunkLimits},
 };
 use tokio::{
@@ -77,7 +77,7 @@ struct Held {
     peer: Fingerprint,
     stream: StreamId,
     /// To whoever carries its stream.
-    connections: mpsc::Sender<TlsStream<TcpStream>>,
+    connections: mpsc::Sender<TlsStream<Transport<TcpStream>>>,
 }
 
 impl Links {
@@ -185,7 +185,7 @@ impl Gate {
 
     async fn judge(self: &Arc<Self>, acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut stream = acceptor.accept(stream).await?;
+        let mut stream = acceptor.accept(Transport::new(stream)).await?;
         let (_, tls) = stream.get_mut();
         tls.set_buffer_limit(Some(AT_ONCE));
         let peer = tls.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of);
@@ -261,7 +261,7 @@ impl Gate {
         self: &Arc<Self>,
         hello: Hello,
         peer: Fingerprint,
-        mut stream: TlsStream<TcpStream>,
+        mut stream: TlsStream<Transport<TcpStream>>,
     ) -> io::Result<()> {
         let goes_on = {
             let held = self.held();
@@ -313,7 +313,7 @@ impl Gate {
         &self,
         id: StreamId,
         mut carrier: Carrier,
-        mut come: mpsc::Receiver<TlsStream<TcpStream>>,
+        mut come: mpsc::Receiver<TlsStream<Transport<TcpStream>>>,
     ) {
         let mut next = come.recv().await;
         while let Some(connection) = next.take() {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, io, net::SocketAddr, time::Duration};
 
 use nginx_free::{
     lasting::{Carrier, Lasting, LastingLimits, lasting},
-    tls::AT_ONCE,
+    tls::{AT_ONCE, Transport},
 };
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -71,7 +71,7 @@ struct Held {
 /// What came of one attempt.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and it is taken apart at once")]
 enum Attempt {
-    Welcome(StreamId, TlsStream<TcpStream>),
+    Welcome(StreamId, TlsStream<Transport<TcpStream>>),
     Refused(String),
 }
 
@@ -148,7 +148,7 @@ impl Dialler {
         let tcp = timeout(CONNECT, TcpStream::connect(address)).await.map_err(late)??;
         tcp.set_nodelay(true)?;
         let said = async {
-            let mut tls = connector.connect(server_name(), tcp).await?;
+            let mut tls = connector.connect(server_name(), Transport::new(tcp)).await?;
             tls.get_mut().1.set_buffer_limit(Some(AT_ONCE));
             let binding = binding(tls.get_ref().1).map_err(io::Error::other)?;
             let statement = statement(meet.session, &self.run, &binding);
