@@ -30,7 +30,7 @@ use crate::{
     service::{Run, Service, busy, last},
     stall::Streams,
     ticket::Ticketed,
-    tls::AT_ONCE,
+    tls::{AT_ONCE, FRAME_HEADS},
     wire::Hold,
 };
 
@@ -279,9 +279,6 @@ where
 
 /// What HTTP/2 may gather at least: less would hold up its own flow control.
 const CORKED: usize = 32 * 1024;
-
-/// Room for the heads of what is gathered besides, so that what was read of an app at once leaves at once.
-const FRAME_HEADS: usize = 160;
 
 /// Ends when nothing was open on the connection for `limit`, or up to twice that.
 async fn idle(seat: &Seat, limit: Duration) {

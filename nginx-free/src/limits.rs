@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::PeerKey;
+use crate::{
+    PeerKey,
+    tls::{AT_ONCE, FRAME_HEADS},
+};
 
 /// The limits of a [`Proxy`](crate::Proxy). [`Limits::default`] suits a gateway for a few people on a shared machine.
 #[derive(Clone, Debug)]
@@ -80,7 +83,7 @@ impl Default for Limits {
             streams: 100,
             head_bytes: 32 * 1024,
             fields: 100,
-            buffer: 64_000,
+            buffer: AT_ONCE - FRAME_HEADS,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(60),

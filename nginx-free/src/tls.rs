@@ -22,10 +22,13 @@ use rustls_pki_types::{
 
 pub use crate::transport::Transport;
 
-/// Bytes that are best given to TLS at once. With what it adds to them in four records they leave as one packet: they fit into
-/// one segment of the loopback interface, whose packets have 64 KiB, and into what a network card makes 45 segments of Ethernet of.
-/// With 64 KiB itself, each packet is followed by one of a hundred bytes.
+/// Bytes that are best given to TLS at once. With what it adds to them in four records they leave as one packet: they fit
+/// into one segment of the loopback interface, whose packets have 64 KiB, and into what a network card makes 45 segments of
+/// Ethernet of. With 64 KiB itself, each packet is followed by one of a hundred bytes.
 pub const AT_ONCE: usize = 64_160;
+
+/// Of these, room for the heads of the frames of HTTP/2 that the rest is sent in.
+pub(crate) const FRAME_HEADS: usize = 160;
 
 /// The files of one certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]

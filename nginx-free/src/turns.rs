@@ -1,10 +1,11 @@
 //! Turns at an app: of the requests that come at once, a few are sent, and the rest as those are answered.
 //!
-//! One connection of HTTP/2 brings a hundred requests at a time, and a client of HTTP/1.1 may have as many connections. An app that
-//! answers at once is served no faster for being asked all of it together, but a hundred connections to it take a hundred times the
-//! memory, and each is cold when its answer comes. One that takes its time, on purpose or not, must not keep others waiting: for those who have waited for
-//! [`PATIENCE`], room is made, as much again as there is each time. Of what was made so, half of what no slow request needs is
-//! taken back again and again, for the app may have been slow only then.
+//! One connection of HTTP/2 brings a hundred requests at a time, and a client of HTTP/1.1 may have as many connections. An
+//! app that answers at once is served no faster for being asked all of it together, but a hundred connections to it take a
+//! hundred times the memory, and each is cold when its answer comes. One that takes its time, on purpose or not, must not
+//! keep others waiting: for those who have waited for [`PATIENCE`], room is made, as much again as there is each time. Of
+//! what was made so, half of what no slow request needs is taken back again and again, for the app may have been slow only
+//! then.
 
 use std::{
     pin::pin,
