@@ -28,6 +28,10 @@ pub struct Metrics {
     pub requests_open: AtomicU64,
     /// Those of them that broke a rule of HTTP, and were refused before anybody judged them.
     pub refused: AtomicU64,
+    /// Requests that waited before they went on, for their app was asked as many things as it is asked at once.
+    pub waits: AtomicU64,
+    /// Those that wait now.
+    pub waiting: AtomicU64,
     /// WebSockets that were opened.
     pub tunnels: AtomicU64,
     /// Those of them that are open.
@@ -66,6 +70,8 @@ impl Default for Metrics {
             requests: zero(),
             requests_open: zero(),
             refused: zero(),
+            waits: zero(),
+            waiting: zero(),
             tunnels: zero(),
             tunnels_open: zero(),
             received: zero(),
@@ -132,6 +138,8 @@ impl Metrics {
         out.counter("requests_total", "requests that came", load(&self.requests));
         out.gauge("requests", "requests whose answer has not ended", load(&self.requests_open));
         out.counter("refused_total", "requests that broke a rule of HTTP", load(&self.refused));
+        out.counter("waits_total", "requests that waited while their app was asked much", load(&self.waits));
+        out.gauge("waiting", "requests that wait while their app is asked much", load(&self.waiting));
         out.head("answers_total", "counter", "answers that ended, by class of status");
         for class in 1..self.by_class.len() {
             out.line("answers_total", &format!("{{class=\"{class}xx\"}}"), load(&self.by_class[class]));

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Admission, Admit, Body, Dial, FailedRequest, Failure, Gate, Head, Host, Kind, Peer, Verdict,
+    Admission, Admit, Body, Dial, FailedRequest, Failure, Gate, Head, Host, Kind, Peer, Upstream, Verdict,
     admit::RequestMark,
     body::RequestBody,
     check,
@@ -27,6 +27,7 @@ use crate::{
     rewrite::Place,
     room::Seat,
     tunnel::{self, AppSide, Carried},
+    turns::Turn,
     websocket,
     wire::Hold,
 };
@@ -211,7 +212,11 @@ impl<A: Admit> Service<A> {
                 if let Some(hold) = self.hold.as_ref().filter(|_| version == Version::HTTP_11) {
                     forward::pass_on_interim(&mut request, hold.meanwhile());
                 }
-                let _turn = admission.upstream.turn().await;
+                let _turn = match admission.upstream.try_turn() {
+                    Some(turn) => turn,
+                    // Boxed, as all that is seldom done.
+                    None => Box::pin(self.turn(&admission.upstream)).await,
+                };
                 let sent = forward::forward(&admission.upstream, &way, request).await;
                 let took = entry.answered();
                 let mut answer = match sent {
@@ -224,6 +229,14 @@ impl<A: Admit> Service<A> {
                 Outcome::Answer(if is_last { last(answer) } else { answer })
             }
         }
+    }
+
+    /// A turn at an app that is asked much already.
+    async fn turn<'u>(&self, upstream: &'u Upstream<A::Dial>) -> Turn<'u> {
+        let metrics = self.seat.metrics();
+        add(&metrics.waits, 1);
+        let _waiting = Counted::in_gauge(&metrics.waiting);
+        upstream.turn().await
     }
 
     /// Reads a head, after what was found on the wire.

@@ -54,24 +54,27 @@ impl Turns {
         Self { free: Semaphore::new(least), room: Mutex::new(room) }
     }
 
-    /// A turn, in the order of asking. It ends when it is dropped.
-    pub(crate) async fn take(&self) -> Turn<'_> {
-        match self.free.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(_) => Box::pin(self.wait()).await,
-        }
-        Turn { turns: self, since: Instant::now() }
+    /// A turn, unless others are waited for. It ends when it is dropped.
+    pub(crate) fn try_take(&self) -> Option<Turn<'_>> {
+        self.free.try_acquire().ok()?.forget();
+        Some(self.turn())
     }
 
-    async fn wait(&self) {
+    /// A turn, in the order of asking.
+    pub(crate) async fn take(&self) -> Turn<'_> {
         let mut permit = pin!(self.free.acquire());
         loop {
             match timeout(PATIENCE, permit.as_mut()).await {
-                Ok(permit) => return permit.map_or((), |permit| permit.forget()),
-                Err(_) if self.room().grow() => return,
-                Err(_) => {}
+                Ok(permit) => permit.map_or((), |permit| permit.forget()),
+                Err(_) if self.room().grow() => {}
+                Err(_) => continue,
             }
+            return self.turn();
         }
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        Turn { turns: self, since: Instant::now() }
     }
 
     fn room(&self) -> MutexGuard<'_, Room> {

@@ -94,7 +94,12 @@ impl<D: Dial> Upstream<D> {
         &self.limits
     }
 
-    /// The right to ask the app, which is waited for while it is asked much.
+    /// The right to ask the app, unless it is asked much.
+    pub(crate) fn try_turn(&self) -> Option<Turn<'_>> {
+        self.turns.try_take()
+    }
+
+    /// The same, waited for.
     pub(crate) async fn turn(&self) -> Turn<'_> {
         self.turns.take().await
     }

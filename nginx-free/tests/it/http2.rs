@@ -1,6 +1,6 @@
 //! HTTP/2 through the proxy, over TLS as browsers speak it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use http::{Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full};
@@ -107,6 +107,10 @@ async fn an_app_that_answers_none_before_it_has_all_gets_all() {
     .await;
     let (proxy, connector) = with_tls(app, &[b"h2"]).await;
     ask_at_once(&proxy, &connector, 90).await;
+    let metrics = proxy.proxy.metrics();
+    let waits = metrics.waits.load(Relaxed);
+    assert!(waits >= 90 - Limits::default().at_once as u64, "{waits}");
+    assert_eq!(metrics.waiting.load(Relaxed), 0);
 }
 
 #[tokio::test]
