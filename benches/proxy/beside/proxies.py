@@ -92,6 +92,17 @@ class Ours(Proxy):
         )
 
 
+class Relay(Proxy):
+    """TLS and bytes, with a connection to the app for each of the client's, and nothing else: what no proxy does without."""
+
+    def start(self, site, folder, connections):
+        return Server(
+            [site.programs / "bare", "--to", f"127.0.0.1:{site.origin.port}",
+             "--cert", site.certificate.path, "--key", site.certificate.key],
+            site.core, folder / "errors",
+        )
+
+
 class Straight(Proxy):
     """No proxy: the app itself where the proxy would be. What is left is the client's and the network's."""
 
@@ -151,6 +162,8 @@ def all_proxies():
         Configured("apache", "apache.conf", ["apache2", "-DFOREGROUND", "-f", "{config}"], ["apache2", "-v"]),
         # node gives no new ticket to who comes with one
         ConfigurableHttpProxy("chp", judges=False, cannot=("h2", "resume")),
+        # the app speaks HTTP/1.1 alone; for each client's connection it makes one to the app
+        Relay("relay", judges=False, cannot=("h2", "idle")),
         # its buffers are for speed, not for many connections
         Straight("straight", tls=True, cannot=("h2", "idle")),
         Straight("plain", tls=False, only=("latency",)),

@@ -1,11 +1,13 @@
 //! What a gateway and a host on another machine cannot do without: one end takes TLS and goes on over TLS of its own, the other
-//! takes that and goes on in the clear. No HTTP, no channels, nothing that outlives a connection: a floor for `benches/link.py`.
+//! takes that and goes on in the clear. No HTTP, no channels, nothing that outlives a connection: a floor for `benches/link.py`,
+//! and the second end alone for `benches/proxy`.
 //!
 //! `--cert FILE --key FILE --to ADDRESS [--listen ADDRESS] [--through tls]`; prints its port.
 #![forbid(unsafe_code)]
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use nginx_free::tls::Transport;
 use proxy_bench::{
     Result,
     arguments::Arguments,
@@ -18,7 +20,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const PIECE: usize = 64 * 1024;
+/// Leaves as one packet, with what TLS adds.
+const PIECE: usize = 64_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -38,14 +41,14 @@ async fn main() -> Result<()> {
         tokio::spawn(async move {
             let relayed = async {
                 client.set_nodelay(true)?;
-                let client = acceptor.accept(client).await?;
+                let client = acceptor.accept(Transport::new(client)).await?;
                 let server = TcpStream::connect(to).await?;
                 server.set_nodelay(true)?;
                 if !encrypted {
                     return relay(client, server).await;
                 }
                 let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-                relay(client, connector.connect(name, server).await?).await
+                relay(client, connector.connect(name, Transport::new(server)).await?).await
             };
             // Clients that go away are no event.
             let _ = relayed.await;
