@@ -22,7 +22,7 @@ use super::{
     folders::{is_network, nearest_existing},
     machine::Machine,
     probe::Outcome,
-    run::Asked,
+    run::{Answer, Asked},
 };
 use crate::config::{Config, Munge as MungeUse, find_program, link_hosts, paths};
 
@@ -87,9 +87,8 @@ impl Running {
         if !self.concerned {
             return vec![Finding::ok("Slurm", "not here: sessions run on this node"), munge_alone(machine)];
         }
-        let version = self.version.map(Asked::answer);
-        let version = version.as_ref().and_then(|answer| answer.version());
-        let mut findings = vec![programs(&self.found, version, is_configured(config))];
+        let answer = self.version.map(Asked::answer);
+        let mut findings = vec![programs(&self.found, answer.as_ref(), is_configured(config))];
         if let Some(heard) = self.controller {
             let patience = CONTROLLER + OTHERS * 2 + Duration::from_secs(1);
             let silent = || Err("it did not answer in time".to_owned());
@@ -170,13 +169,10 @@ fn try_munge(socket: Option<PathBuf>) -> Result<String, String> {
     Ok(format!("made a credential and read it{at}"))
 }
 
-fn programs(found: &Result<Slurm, ProgramError>, version: Option<&str>, configured: bool) -> Finding {
+fn programs(found: &Result<Slurm, ProgramError>, answer: Option<&Answer>, configured: bool) -> Finding {
     let what = "Slurm";
     match found {
-        Ok(_) => match version {
-            Some(version) => Finding::ok(what, version),
-            None => Finding::ok(what, "sbatch does not say its version in time"),
-        },
+        Ok(_) => version(what, answer),
         Err(error) if configured => Finding::blocked(
             what,
             error.to_string(),
@@ -184,6 +180,18 @@ fn programs(found: &Result<Slurm, ProgramError>, version: Option<&str>, configur
         ),
         Err(error) => Finding::limited(what, error.to_string(), "install Slurm's client programs"),
     }
+}
+
+/// What `sbatch --version` says, which reads Slurm's configuration first.
+fn version(what: &'static str, answer: Option<&Answer>) -> Finding {
+    let why = match answer {
+        Some(answer) if answer.succeeded() => {
+            return Finding::ok(what, answer.version().unwrap_or("of an unknown version"));
+        }
+        Some(Answer { status: Some(_), text }) => text.lines().next().unwrap_or("sbatch fails"),
+        _ => "sbatch does not say its version in time",
+    };
+    Finding::limited(what, why, "sbatch --version, and look at SLURM_CONF")
 }
 
 fn controller(cluster: &Result<String, String>) -> Finding {
@@ -403,6 +411,21 @@ mod tests {
         assert_eq!(programs(&missing(), None, true).verdict, Verdict::Blocked);
         assert_eq!(programs(&missing(), None, false).verdict, Verdict::Limited);
         assert_eq!(partitions(&[]).verdict, Verdict::Limited);
+    }
+
+    #[test]
+    fn a_version_is_what_sbatch_says_if_it_says_one() {
+        let said = |script: &str| {
+            let answer = Asked::start(Path::new("/bin/sh"), &["-c", script]).unwrap().answer();
+            let finding = version("Slurm", Some(&answer));
+            (finding.verdict, finding.detail)
+        };
+        assert_eq!(said("echo slurm-wlm 22.05.8"), (Verdict::Ok, "22.05.8".to_owned()));
+        assert_eq!(said("echo slurm"), (Verdict::Ok, "of an unknown version".to_owned()));
+        let fails = "echo 'sbatch: error: no configuration' >&2; echo more >&2; exit 1";
+        assert_eq!(said(fails), (Verdict::Limited, "sbatch: error: no configuration".to_owned()));
+        let (verdict, why) = said("sleep 10");
+        assert!(verdict == Verdict::Limited && why.contains("in time"), "{why}");
     }
 
     #[test]
