@@ -73,7 +73,8 @@ use state::Shared;
 pub struct LastingLimits {
     /// Bytes that are kept until the other end has acknowledged them. A writer waits when there are so many.
     pub unacknowledged: usize,
-    /// Bytes that are held for a reader who does not read.
+    /// Bytes that are held for a reader who does not read. It is also what is under way in one round trip between two busy
+    /// ends, and so bounds their speed.
     pub unread: usize,
     /// Time after which an end that has nothing to say shows that it is there.
     pub heartbeat: Duration,
@@ -85,8 +86,8 @@ pub struct LastingLimits {
 impl Default for LastingLimits {
     fn default() -> Self {
         Self {
-            unacknowledged: 4 << 20,
-            unread: 1 << 20,
+            unacknowledged: 8 << 20,
+            unread: 4 << 20,
             heartbeat: Duration::from_secs(5),
             silence: Duration::from_secs(20),
         }
