@@ -92,12 +92,16 @@ class Ours(Proxy):
         )
 
 
-class Relay(Proxy):
-    """TLS and bytes, with a connection to the app for each of the client's, and nothing else: what no proxy does without."""
+class Floor(Proxy):
+    """A program that does a part of what a proxy does, and nothing else."""
+
+    def __init__(self, name, program, cannot):
+        super().__init__(name, judges=False, cannot=cannot)
+        self.program = program
 
     def start(self, site, folder, connections):
         return Server(
-            [site.programs / "bare", "--to", f"127.0.0.1:{site.origin.port}",
+            [site.programs / self.program, "--to", f"127.0.0.1:{site.origin.port}",
              "--cert", site.certificate.path, "--key", site.certificate.key],
             site.core, folder / "errors",
         )
@@ -162,8 +166,9 @@ def all_proxies():
         Configured("apache", "apache.conf", ["apache2", "-DFOREGROUND", "-f", "{config}"], ["apache2", "-v"]),
         # node gives no new ticket to who comes with one
         ConfigurableHttpProxy("chp", judges=False, cannot=("h2", "resume")),
-        # the app speaks HTTP/1.1 alone; for each client's connection it makes one to the app
-        Relay("relay", judges=False, cannot=("h2", "idle")),
+        Floor("hyper", "least", cannot=("ws@16", "ws@64", "idle")),
+        # the app speaks HTTP/1.1 alone, and gets as many connections as there are of clients
+        Floor("relay", "bare", cannot=("h2", "idle")),
         # its buffers are for speed, not for many connections
         Straight("straight", tls=True, cannot=("h2", "idle")),
         Straight("plain", tls=False, only=("latency",)),
