@@ -54,13 +54,13 @@ impl Turns {
         Self { free: Semaphore::new(least), room: Mutex::new(room) }
     }
 
-    /// A turn, unless others are waited for. It ends when it is dropped.
+    /// A turn, where there is one now. It ends when it is dropped.
     pub(crate) fn try_take(&self) -> Option<Turn<'_>> {
         self.free.try_acquire().ok()?.forget();
         Some(self.turn())
     }
 
-    /// A turn, in the order of asking.
+    /// A turn, waited for in the order of asking.
     pub(crate) async fn take(&self) -> Turn<'_> {
         let mut permit = pin!(self.free.acquire());
         loop {

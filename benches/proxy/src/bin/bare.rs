@@ -7,7 +7,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use nginx_free::tls::Transport;
+use nginx_free::tls::{AT_ONCE, Transport};
 use proxy_bench::{
     Result,
     arguments::Arguments,
@@ -19,9 +19,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-
-/// Leaves as one packet, with what TLS adds.
-const PIECE: usize = 64_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -61,6 +58,6 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    copy_bidirectional_with_sizes(&mut client, &mut server, PIECE, PIECE).await?;
+    copy_bidirectional_with_sizes(&mut client, &mut server, AT_ONCE, AT_ONCE).await?;
     Ok(())
 }
