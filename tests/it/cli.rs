@@ -1,5 +1,23 @@
 //! What the commands print, and what they end with.
 
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
+
+use nix::{
+    fcntl::OFlag,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+    unistd::pipe2,
+};
+use shlogin::{
+    sandbox::protocol::{send, to_file, wait_readable},
+    session::control::{self, ExecSpec, Request},
+};
+
 use crate::harness::{
     Running, Site, heavy,
     place::place,
@@ -244,6 +262,32 @@ pub(crate) fn exec_ends_with_the_command_s_own_status(site: &Site) {
     let mut command = site.alice.command("sh");
     command.args(["-c", &format!("printf 'a\\nb\\n' | {} exec bare -- wc -l", place().program().display())]);
     assert_eq!(Running::spawn(command).finish(seconds(20)).ok().stdout.trim(), "2");
+}
+
+/// By the socket itself, for no command is quick enough to go before it has been told that what it asked for runs.
+pub(crate) fn a_client_that_goes_at_once_leaves_no_command(site: &Site) {
+    let session = site.alice.start_bare("box", &ISOLATED, &[]);
+    let record = session.show();
+    let folder = Path::new(record["footprint"]["session"].as_str().unwrap());
+    let words = ["sleep", "1000"].map(OsString::from).to_vec();
+    for request in [Request::Exec { terminal: false }, Request::Sftp] {
+        let (input, _typing) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let (heard, output) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let spec = to_file(&ExecSpec { words: words.clone(), env: Vec::new() }).unwrap();
+        let mut fds = vec![input.as_fd(), output.as_fd(), output.as_fd()];
+        if matches!(request, Request::Exec { .. }) {
+            fds.insert(0, spec.as_fd());
+        }
+        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        connect(client.as_raw_fd(), &UnixAddr::new(&control::path_in(folder)).unwrap()).unwrap();
+        send(client.as_fd(), &request, &fds).unwrap();
+        drop((client, output));
+        // Nobody has it open for writing any more.
+        wait_readable(&heard, seconds(5)).unwrap_or_else(|error| panic!("{request:?}: {error}"));
+        let mut said = Vec::new();
+        File::from(heard).read_to_end(&mut said).unwrap();
+        assert!(said.is_empty(), "{request:?}: {said:?}");
+    }
 }
 
 pub(crate) fn exec_on_a_terminal_gets_one(site: &Site) {

@@ -107,6 +107,7 @@ fn proofs() -> Vec<Trial> {
             an_ended_session_is_remembered_until_it_is_forgotten []
             a_site_s_certificate_is_used []
             exec_ends_with_the_command_s_own_status [Apptainer]
+            a_client_that_goes_at_once_leaves_no_command []
             exec_on_a_terminal_gets_one []
             logs_follow_until_the_session_ends []
             doctor_prints_a_line_for_each_thing []

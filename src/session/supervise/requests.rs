@@ -171,20 +171,23 @@ impl Requests {
             Ok(started) => started,
             Err(error) => return client.send(&refusal(&error), &[]).await,
         };
-        client.send(&Answer::Started, &[]).await?;
+        let told_so = client.send(&Answer::Started, &[]).await;
         let id = started.id();
         let mut exit = Box::pin(started.exit());
         let (sizes, size) = watch::channel(Size::near(0, 0));
-        tokio::select! {
-            exit = &mut exit => return match exit {
-                Ok(exit) => client.send(&Answer::Exited { exit }, &[]).await,
-                Err(_) => Ok(()),
-            },
-            () = hear_sizes(client, &sizes) => {}
-            () = async {
-                self.host.follow_size(id, size).await;
-                std::future::pending().await
-            } => {}
+        // Whoever has gone meanwhile leaves a program that has to be hung up.
+        if told_so.is_ok() {
+            tokio::select! {
+                exit = &mut exit => return match exit {
+                    Ok(exit) => client.send(&Answer::Exited { exit }, &[]).await,
+                    Err(_) => Ok(()),
+                },
+                () = hear_sizes(client, &sizes) => {}
+                () = async {
+                    self.host.follow_size(id, size).await;
+                    std::future::pending().await
+                } => {}
+            }
         }
         self.host.hang_up(id, exit).await.map_err(|_| io::ErrorKind::NotConnected.into())
     }
