@@ -112,9 +112,7 @@ fn a_shell_has_a_terminal(alice: &User) {
         terminal.resize(30, 100);
         terminal.keys("until stty size | grep '30 100'; do sleep 0.02; done\r");
         terminal.wait_for(seconds(10), "30 100\r\n");
-        terminal.keys("sleep 1000\r");
-        terminal.wait_for(seconds(10), "sleep 1000");
-        terminal.keys("\u{3}");
+        terminal.begin_and_interrupt();
         terminal.keys("exit 6\r");
         assert_eq!(terminal.finish(seconds(10)), 6, "{name}");
     }
@@ -166,9 +164,7 @@ fn a_terminal_is_resized_and_interrupted(alice: &User, ssh: &Ssh<'_>) {
     let mut terminal = Terminal::run(alice, &words.iter().map(String::as_str).collect::<Vec<_>>());
     terminal.keys("shopt -q login_shell && echo login-$((6*7))\r");
     terminal.wait_for(seconds(10), "login-42");
-    terminal.keys("sleep 1000\r");
-    terminal.wait_for(seconds(10), "sleep 1000");
-    terminal.keys("\u{3}");
+    terminal.begin_and_interrupt();
     terminal.keys("exit 9\r");
     assert_eq!(terminal.finish(seconds(10)), 9);
 }

@@ -11,7 +11,7 @@ use std::{
 
 use nix::pty::{Winsize, openpty};
 
-use super::{User, place::place, until};
+use super::{User, place::place};
 
 /// A program on a terminal of its own.
 pub(crate) struct Terminal {
@@ -55,6 +55,15 @@ impl Terminal {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
+    /// At a shell's prompt, starts what would last and interrupts it.
+    ///
+    /// It speaks once it has the terminal: an interrupt that came before would be the shell's, which lets it pass.
+    pub(crate) fn begin_and_interrupt(&mut self) {
+        self.keys("sh -c 'echo runs-$((6*7)); exec sleep 1000'\r");
+        self.wait_for(Duration::from_secs(10), "runs-42");
+        self.keys("\u{3}");
+    }
+
     /// Gives it another size.
     pub(crate) fn resize(&self, rows: u16, cols: u16) {
         let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
@@ -77,8 +86,14 @@ impl Terminal {
 
     /// Waits for the program's end and returns its status; 128 + N for signal N, as `setsid` says it.
     pub(crate) fn finish(mut self, within: Duration) -> i32 {
-        let status = until(within, "the program on the terminal ends", || self.child.try_wait().unwrap());
-        status.code().unwrap_or(-1)
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(start.elapsed() < within, "it has not ended within {within:?} on {:?}", self.screen());
+            thread::park_timeout(Duration::from_millis(5));
+        }
     }
 }
 
