@@ -5,21 +5,25 @@ use http::{HeaderMap, HeaderValue, header};
 /// Makes the `Cookie` fields one (RFC 9113 §8.2.3: HTTP/2 may split it, HTTP/1.1 may not), without the cookies whose
 /// names `hidden` picks.
 pub(crate) fn cut(fields: &mut HeaderMap, hidden: impl Fn(&[u8]) -> bool) {
-    let mut lines = fields.get_all(header::COOKIE).iter();
-    let Some(first) = lines.next() else { return };
-    let single = lines.next().is_none();
-    if single && !pairs(first.as_bytes()).any(|pair| hidden(name(pair))) {
-        return;
-    }
-    let length = fields.get_all(header::COOKIE).iter().map(|line| line.len() + 2).sum();
+    let lines = fields.get_all(header::COOKIE);
+    let length: usize = lines.iter().map(|line| line.len() + 2).sum();
     let mut kept = Vec::with_capacity(length);
-    for line in fields.get_all(header::COOKIE) {
-        for pair in pairs(line.as_bytes()).filter(|pair| !pair.is_empty() && !hidden(name(pair))) {
-            if !kept.is_empty() {
-                kept.extend_from_slice(b"; ");
+    let (mut count, mut hid) = (0, false);
+    for line in lines {
+        count += 1;
+        for pair in pairs(line.as_bytes()) {
+            if hidden(name(pair)) {
+                hid = true;
+            } else if !pair.is_empty() {
+                if !kept.is_empty() {
+                    kept.extend_from_slice(b"; ");
+                }
+                kept.extend_from_slice(pair);
             }
-            kept.extend_from_slice(pair);
         }
+    }
+    if count == 0 || (count == 1 && !hid) {
+        return;
     }
     match HeaderValue::from_maybe_shared(bytes::Bytes::from(kept)) {
         Ok(value) if !value.is_empty() => drop(fields.insert(header::COOKIE, value)),
