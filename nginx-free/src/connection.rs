@@ -45,7 +45,7 @@ pub(crate) async fn serve<A: Admit>(
 ) {
     let limits = shared.room.limits.clone();
     let (io, scheme) = match tls {
-        None => (ClientIo::Plain(socket), Scheme::Http),
+        None => (ClientIo::plain(socket), Scheme::Http),
         Some(config) => match Box::pin(handshake(config, socket, &run, limits.handshake)).await {
             Some(io) => (io, Scheme::Https),
             None => return add(&seat.metrics().handshakes_failed, 1),
@@ -71,7 +71,7 @@ pub(crate) async fn turn_away(
 ) {
     let turned_away = async {
         let io = match tls {
-            None => ClientIo::Plain(socket),
+            None => ClientIo::plain(socket),
             Some(config) => match handshake(config, socket, &run, limits.leave).await {
                 Some(io) => io,
                 None => return,
@@ -110,7 +110,7 @@ async fn handshake(
                 let (ticketed, tls) = stream.get_mut();
                 ticketed.shaken();
                 tls.set_buffer_limit(Some(AT_ONCE));
-                Some(ClientIo::Tls(Box::new(stream)))
+                Some(ClientIo::tls(stream))
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");

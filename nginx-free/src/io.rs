@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::{patience::Patience, ticket::Ticketed, transport::poll_write_slices};
+use crate::{patience::Patience, ticket::Ticketed, transport::poll_write_slices, woken::Woken};
 
 /// A socket that a client connected to.
 pub(crate) struct Socket {
@@ -117,25 +117,45 @@ impl AsyncWrite for Socket {
 }
 
 /// A client's connection, ready for HTTP.
-pub(crate) enum ClientIo {
+pub(crate) struct ClientIo {
+    layers: Layers,
+    /// Whether it is worth a read: one in vain goes through all of TLS.
+    reads: Woken,
+}
+
+enum Layers {
     Plain(Socket),
     Tls(Box<TlsStream<Ticketed<Socket>>>),
 }
 
-impl ClientIo {
-    /// Whether HTTP/2 was agreed on (RFC 9113 §3.2). There is no other way to it here.
-    pub(crate) fn speaks_http2(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
-    }
-
+impl Layers {
     fn stream(&mut self) -> Pin<&mut dyn Duplex> {
         Pin::new(match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.as_mut(),
         })
+    }
+}
+
+impl ClientIo {
+    pub(crate) fn plain(socket: Socket) -> Self {
+        Self { layers: Layers::Plain(socket), reads: Woken::new() }
+    }
+
+    pub(crate) fn tls(stream: TlsStream<Ticketed<Socket>>) -> Self {
+        Self { layers: Layers::Tls(Box::new(stream)), reads: Woken::new() }
+    }
+
+    /// Whether HTTP/2 was agreed on (RFC 9113 §3.2). There is no other way to it here.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        match &self.layers {
+            Layers::Plain(_) => false,
+            Layers::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    fn stream(&mut self) -> Pin<&mut dyn Duplex> {
+        self.layers.stream()
     }
 }
 
@@ -145,7 +165,8 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+        let Self { layers, reads } = &mut *self;
+        reads.poll(cx, |cx| layers.stream().poll_read(cx, buf))
     }
 }
 

@@ -93,6 +93,7 @@ mod turns;
 mod upstream;
 mod websocket;
 mod wire;
+mod woken;
 
 pub use admit::{
     Admission, Admit, EditAnswer, FailedRequest, Failure, Gate, Head, HidesCookie, Hooks, Kind, OnFailure,

@@ -38,6 +38,7 @@ use crate::{
     metered::{Meter, Metered},
     patience::Deadline,
     turns::{Turn, Turns},
+    woken::Woken,
 };
 
 /// One app, and the idle connections to it. The one used last is used next, so that the others grow old and go.
@@ -140,6 +141,7 @@ impl<D: Dial> Upstream<D> {
             sender,
             meter,
             driver: Driver::Here(driver),
+            woken: Woken::new(),
             deadline: Deadline::default(),
             home: Arc::downgrade(self),
         }))
@@ -174,6 +176,7 @@ impl<D: Dial> Upstream<D> {
     }
 
     fn keep(self: &Arc<Self>, connection: Box<Connection<D>>) {
+        connection.woken.leave_task();
         let mut pool = self.pool();
         if pool.idle.len() >= self.limits.pool {
             drop(pool.idle.remove(0));
@@ -214,6 +217,8 @@ impl Drop for Place {
 pub(crate) struct Connection<D: Dial> {
     sender: SendRequest<RequestBody>,
     driver: Driver<D::Stream>,
+    /// Whether the driver is worth a poll, where it is here.
+    woken: Woken,
     meter: Arc<Meter>,
     deadline: Deadline,
     home: Weak<Upstream<D>>,
@@ -245,7 +250,7 @@ impl<D: Dial> Connection<D> {
     /// Moves bytes, where that is ours to do.
     fn drive(&mut self, cx: &mut Context<'_>) {
         let Driver::Here(http) = &mut self.driver else { return };
-        match Pin::new(http).poll(cx) {
+        match self.woken.poll(cx, |cx| Pin::new(http).poll(cx)) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 if let Driver::Here(http) = std::mem::replace(&mut self.driver, Driver::Ended) {
@@ -287,6 +292,7 @@ impl<D: Dial> Connection<D> {
         let has_body = !request.body().is_empty();
         // Where the task's budget is used up, a future of tokio's is not ready and wakes whoever waits: nobody would here.
         let mut answer = std::pin::pin!(coop::unconstrained(self.sender.try_send_request(*request)));
+        self.woken.again();
         if has_body && matches!(self.driver, Driver::Here(_)) {
             let driver = std::mem::replace(&mut self.driver, Driver::Elsewhere);
             if let Driver::Here(http) = driver {
@@ -307,6 +313,7 @@ impl<D: Dial> Connection<D> {
                 self.meter.hold(true);
                 self.drive(cx);
                 self.meter.hold(false);
+                self.woken.again();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -373,7 +380,8 @@ impl<D: Dial> Carrier for Connection<D> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let mut own = self.context(cx);
-        let waiting = Pin::new(&mut *incoming).poll_frame(&mut own);
+        // hyper's driver is told that there is room for more.
+        let waiting = self.woken.quietly(|| Pin::new(&mut *incoming).poll_frame(&mut own));
         if waiting.is_ready() {
             return waiting;
         }
