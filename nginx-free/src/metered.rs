@@ -1,4 +1,4 @@
-//! A connection's stream to its app as hyper has it: what comes is counted, and what leaves can be held back and copied.
+//! A connection's stream to its app as hyper has it: what comes is counted, and what leaves can be copied.
 
 use std::{
     io,
@@ -27,8 +27,6 @@ pub(crate) struct Meter {
 
 #[derive(Default)]
 struct Leaving {
-    /// Nothing is to leave for now.
-    is_held: bool,
     /// The next piece is to be copied.
     is_copied: bool,
     copy: Vec<u8>,
@@ -47,11 +45,6 @@ impl Meter {
         let mut leaving = self.leaving();
         leaving.is_copied = copies;
         leaving.copy.clear();
-    }
-
-    /// Holds back what leaves, until it is told not to. Whoever is told that the stream is not ready is not woken.
-    pub(crate) fn hold(&self, is_held: bool) {
-        self.leaving().is_held = is_held;
     }
 
     /// What was copied.
@@ -85,15 +78,14 @@ impl Meter {
         Ok(())
     }
 
-    /// Whether a piece may leave.
-    fn lets(&self, slices: &[IoSlice<'_>]) -> bool {
+    /// Copies a piece that is to leave, where that is wanted.
+    fn leaves(&self, slices: &[IoSlice<'_>]) {
         let leaving = &mut *self.leaving();
         if std::mem::take(&mut leaving.is_copied) {
             for slice in slices {
                 leaving.copy.extend_from_slice(slice);
             }
         }
-        !leaving.is_held
     }
 }
 
@@ -118,9 +110,7 @@ impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Metered<S, K> {
 
 impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Metered<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.meter.lets(&[IoSlice::new(bytes)]) {
-            return Poll::Pending;
-        }
+        self.meter.leaves(&[IoSlice::new(bytes)]);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -129,9 +119,7 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Metered<S, K> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.meter.lets(slices) {
-            return Poll::Pending;
-        }
+        self.meter.leaves(slices);
         poll_write_slices(Pin::new(&mut self.stream), cx, slices)
     }
 
@@ -150,23 +138,18 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Metered<S, K> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
     #[tokio::test]
-    async fn what_leaves_is_held_back_and_the_first_piece_copied() {
+    async fn the_first_piece_that_leaves_is_copied() {
         let (near, mut far) = tokio::io::duplex(100);
         let meter = Meter::new(10);
         let mut stream = Metered { stream: near, meter: Arc::clone(&meter), _kept: () };
         meter.begin(true);
-        meter.hold(true);
-        let held = poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, b"one").is_pending()));
-        assert!(held.await);
-        meter.hold(false);
-        stream.write_all(b"one, two").await.unwrap();
+        stream.write_all(b"one").await.unwrap();
+        stream.write_all(b", two").await.unwrap();
         drop(stream);
         let mut came = String::new();
         far.read_to_string(&mut came).await.unwrap();

@@ -303,20 +303,7 @@ impl<D: Dial> Connection<D> {
                 });
             }
         }
-        // Others that are ready are read first, and then all their requests leave in a row: the app, once woken, finds the
-        // next one there. Meanwhile a request is no more than the bytes of its head: what it was made of is free for the
-        // next.
-        let mut has_let_others = false;
         std::future::poll_fn(|cx| {
-            if !has_let_others {
-                has_let_others = true;
-                self.meter.hold(true);
-                self.drive(cx);
-                self.meter.hold(false);
-                self.woken.again();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
             self.drive(cx);
             let mut polled = answer.as_mut().poll(&mut self.context(cx));
             if polled.is_pending() && matches!(self.driver, Driver::Done(_)) {
