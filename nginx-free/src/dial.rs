@@ -6,7 +6,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Opens connections to one app.
 pub trait Dial: Send + Sync + 'static {
-    /// A connection.
+    /// A connection. One that returns `Pending` is not asked again before it has called the waker that it was asked with: to
+    /// rely on being asked for another reason would leave it waiting.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     /// Opens one more connection. Called once for each that is needed; the caller bounds the time it may take.

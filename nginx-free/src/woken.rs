@@ -67,15 +67,19 @@ impl Woken {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        {
+        let mut before = None;
+        let rests = {
             let mut state = self.shared.state();
             if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-                state.task = Some(cx.waker().clone());
+                before = state.task.replace(cx.waker().clone());
             }
             // Before it is polled: what comes meanwhile counts.
-            if std::mem::replace(&mut state.rests, true) {
-                return Poll::Pending;
-            }
+            std::mem::replace(&mut state.rests, true)
+        };
+        // Not under the lock, as it may be the last that is left of its task.
+        drop(before);
+        if rests {
+            return Poll::Pending;
         }
         let polled = poll(&mut Context::from_waker(&self.waker));
         if polled.is_ready() {
@@ -100,7 +104,8 @@ impl Woken {
 
     /// It belongs to no task for now.
     pub(crate) fn leave_task(&self) {
-        self.shared.state().task = None;
+        let task = self.shared.state().task.take();
+        drop(task);
     }
 }
 
