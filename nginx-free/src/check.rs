@@ -3,6 +3,8 @@
 //! What hyper
 //! repairs before a service can see it is found by `wire`.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request};
 use hyper::ext::Protocol;
 
@@ -59,7 +61,7 @@ impl Refusal {
 /// What was read of a request that kept the rules.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    pub(crate) host: HostText,
+    pub(crate) host: Arc<HostText>,
     pub(crate) kind: Kind,
     /// It is the last on its connection: what follows it may be meant for others than us (see `wire`).
     pub(crate) is_last: bool,
@@ -67,10 +69,16 @@ pub(crate) struct Checked {
     pub(crate) ending: Vec<HeaderName>,
 }
 
-/// Reads a request's head, or says which rule it breaks.
-pub(crate) fn check(head: &request::Parts, scheme: Scheme, segments: usize) -> Result<Checked, Refusal> {
+/// Reads a request's head, or says which rule it breaks. `usual` is the host that a request on this connection is for, as a
+/// rule, which need not be read again.
+pub(crate) fn check(
+    head: &request::Parts,
+    scheme: Scheme,
+    segments: usize,
+    usual: Option<&Arc<HostText>>,
+) -> Result<Checked, Refusal> {
     let seen = Seen::of(&head.headers);
-    let host = host(head, &seen, scheme)?;
+    let host = host(head, &seen, scheme, usual)?;
     let kind = kind(head, &seen)?;
     framing(&seen)?;
     if !path::is_plain(head.uri.path(), segments) {
@@ -148,27 +156,40 @@ impl<'h> Seen<'h> {
 }
 
 /// RFC 9112 §3.2, RFC 9113 §8.3.1: one host, said once or twice alike.
-fn host(head: &request::Parts, seen: &Seen<'_>, scheme: Scheme) -> Result<HostText, Refusal> {
+fn host(
+    head: &request::Parts,
+    seen: &Seen<'_>,
+    scheme: Scheme,
+    usual: Option<&Arc<HostText>>,
+) -> Result<Arc<HostText>, Refusal> {
+    let read = |text| match usual.map(|usual| usual.host()) {
+        Some(host) if host.as_str() == text => Some(host),
+        _ => Host::parse(text),
+    };
     let line = match seen.host {
         Times::Often => return Err(Refusal::TwoHosts),
-        Times::Once(value) => Some(value.to_str().ok().and_then(Host::parse).ok_or(Refusal::BadHost)?),
+        Times::Once(value) => Some(value.to_str().ok().and_then(read).ok_or(Refusal::BadHost)?),
         Times::Never => None,
     };
     let target = match head.uri.authority() {
-        Some(authority) => Some(Host::parse(authority.as_str()).ok_or(Refusal::BadTarget)?),
+        Some(authority) => Some(read(authority.as_str()).ok_or(Refusal::BadTarget)?),
         None => None,
     };
     if head.uri.scheme_str().is_some_and(|said| !matches!(said, "http" | "https")) {
         return Err(Refusal::BadTarget);
     }
     let version_2 = head.version == Version::HTTP_2;
-    match (line, target) {
-        (Some(line), Some(target)) if line.same_as(&target, scheme.port()) => Ok(target.into()),
-        (Some(_), Some(_)) => Err(Refusal::HostContradicted),
-        (Some(line), None) => Ok(line.into()),
-        (None, Some(target)) if version_2 => Ok(target.into()),
-        (None, _) => Err(Refusal::NoHost),
-    }
+    let host = match (line, target) {
+        (Some(line), Some(target)) if line.same_as(&target, scheme.port()) => target,
+        (Some(_), Some(_)) => return Err(Refusal::HostContradicted),
+        (Some(line), None) => line,
+        (None, Some(target)) if version_2 => target,
+        (None, _) => return Err(Refusal::NoHost),
+    };
+    Ok(match usual {
+        Some(usual) if usual.host() == host => Arc::clone(usual),
+        _ => Arc::new(host.into()),
+    })
 }
 
 /// RFC 9112 §6: how the body's length is said.
@@ -245,7 +266,27 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        check(&head, Scheme::Https, 1).map(|checked| (checked.host.host().as_str().to_owned(), checked.kind))
+        let usual = |host| Arc::new(HostText::from(Host::parse(host).unwrap()));
+        let verdict = |usual: Option<&Arc<HostText>>| {
+            let checked = check(&head, Scheme::Https, 1, usual)?;
+            Ok((checked.host.host().as_str().to_owned(), checked.kind))
+        };
+        let anew = verdict(None);
+        for usual in ["a", "a:1", "A:443", "other"].map(usual) {
+            assert_eq!(verdict(Some(&usual)), anew, "what is usual changes nothing");
+        }
+        anew
+    }
+
+    #[test]
+    fn the_usual_host_is_not_read_again() {
+        let usual = Arc::new(HostText::from(Host::parse("a:1").unwrap()));
+        let host = |said: &str| {
+            let (head, ()) = Request::builder().header("host", said).body(()).unwrap().into_parts();
+            check(&head, Scheme::Https, 1, Some(&usual)).unwrap().host
+        };
+        assert!(Arc::ptr_eq(&host("a:1"), &usual));
+        assert!(!Arc::ptr_eq(&host("a"), &usual) && !Arc::ptr_eq(&host("A:1"), &usual));
     }
 
     #[test]

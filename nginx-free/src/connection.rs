@@ -16,6 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::task::coop;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -193,7 +194,8 @@ async fn until_lull<C, A>(
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut closing = pin!(service.run.ended());
+    // Where the budget of a task is used up, a future of tokio's is not ready and wakes it: it would not be listening.
+    let mut closing = pin!(coop::unconstrained(service.run.ended()));
     let mut listening = false;
     let (mut seen, _) = service.seat.turns();
     let mut lull = Deadline::default();

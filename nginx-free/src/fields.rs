@@ -1,10 +1,10 @@
 //! The rules for header fields on their way through: which end here, and which are ours to set.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{Host, Peer, Prefix};
+use crate::{Peer, Prefix, host::HostText};
 
 /// Fields for which a name with an underscore is taken by some apps (WSGI, CGI and PHP turn `-` and `_` into one).
 const TWINNED: [&str; 14] = [
@@ -61,7 +61,8 @@ impl Scheme {
 
 /// Fields of one connection only (RFC 9110 §7.6.1, with RFC 9113 §8.2.2 and what RFC 7540 called `HTTP2-Settings`).
 fn is_hop_by_hop(name: &str) -> bool {
-    begins(name, b"ckpthu")
+    // Nearly all that are asked about begin with another letter, and go no further.
+    matches!(name.as_bytes(), [b'c' | b'k' | b'p' | b't' | b'h' | b'u', ..])
         && matches!(
             name,
             "connection"
@@ -79,7 +80,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// Fields by which proxies tell apps of the client. Only ours may arrive.
 fn is_forwarding(name: &str) -> bool {
-    begins(name, b"xfrtcp")
+    matches!(name.as_bytes(), [b'x' | b'f' | b'r' | b't' | b'c' | b'p', ..])
         && (name.starts_with("x-forwarded")
             || matches!(
                 name,
@@ -109,14 +110,10 @@ fn is_forwarding(name: &str) -> bool {
             ))
 }
 
-/// Whether a name begins with one of these letters: nearly all that are asked about do not, and go no further.
-fn begins(name: &str, letters: &[u8]) -> bool {
-    name.as_bytes().first().is_some_and(|first| letters.contains(first))
-}
-
 /// Whether a client's field ends here: of this connection, ours to set, or the twin of one of these.
 pub(crate) fn ends_here(name: &str) -> bool {
-    if memchr::memchr(b'_', name.as_bytes()).is_some() {
+    // Names are short: to look at all of it takes less than to look for the first.
+    if name.bytes().fold(false, |found, byte| found | (byte == b'_')) {
         let plain = name.replace('_', "-");
         return is_hop_by_hop(&plain) || is_forwarding(&plain) || TWINNED.contains(&plain.as_str());
     }
@@ -164,12 +161,13 @@ pub(crate) struct BadConnection;
 
 /// What is said of a client and its host to an app: the same for all requests of a connection for one host.
 pub(crate) struct Word {
-    host: Box<str>,
+    host: Arc<HostText>,
     fields: [Option<(HeaderName, HeaderValue)>; 7],
 }
 
 impl Word {
-    pub(crate) fn new(peer: &Peer, host: Host<'_>, scheme: Scheme) -> Self {
+    pub(crate) fn new(peer: &Peer, said: &Arc<HostText>, scheme: Scheme) -> Self {
+        let host = said.host();
         let field = |name: &'static str, text: &str| {
             Some((HeaderName::from_static(name), HeaderValue::from_str(text).ok()?))
         };
@@ -193,12 +191,12 @@ impl Word {
             ip.as_ref().and_then(|ip| field("x-real-ip", ip)),
             field("forwarded", &forwarded),
         ];
-        Self { host: host.as_str().into(), fields }
+        Self { host: Arc::clone(said), fields }
     }
 
-    /// Whether it is said of this host.
-    pub(crate) fn is_of(&self, host: Host<'_>) -> bool {
-        *self.host == *host.as_str()
+    /// The host that it is said of.
+    pub(crate) fn host(&self) -> &Arc<HostText> {
+        &self.host
     }
 }
 
@@ -256,6 +254,7 @@ pub(crate) fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Host;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         fields
@@ -299,8 +298,8 @@ mod tests {
         let mut ending = named_by_connection(&fields).unwrap();
         ending.extend(fields.keys().filter(|name| ends_here(name.as_str())).cloned());
         let peer = Peer::tcp("[2001:db8::1]:5".parse().unwrap());
-        let host = Host::parse("node:3011").unwrap();
-        to_app(&mut fields, &ending, &Word::new(&peer, host, Scheme::Https), None);
+        let host = Arc::new(HostText::from(Host::parse("node:3011").unwrap()));
+        to_app(&mut fields, &ending, &Word::new(&peer, &host, Scheme::Https), None);
         let mut left: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         left.sort();

@@ -26,16 +26,19 @@ pub(crate) enum Place {
     Unseen,
 }
 
-/// The beginning of a line: enough for the fields that count. `length` is that of the whole line.
+/// How much of a line is kept where it comes in pieces: enough for the fields that count.
+const KEPT: usize = 48;
+
+/// The beginning of a line. `length` is that of the whole line.
 struct Line {
-    begin: [u8; 48],
+    begin: [u8; KEPT],
     length: usize,
     last: u8,
 }
 
 impl Default for Line {
     fn default() -> Self {
-        Self { begin: [0; 48], length: 0, last: 0 }
+        Self { begin: [0; KEPT], length: 0, last: 0 }
     }
 }
 
@@ -72,12 +75,15 @@ impl Scanner {
                         return Err(Refusal::BadTarget);
                     }
                     let is_whole = self.line.length == 0 && end.is_some();
-                    if is_whole && self.place == Place::Fields && is_of_no_interest(part) {
-                        continue;
-                    }
-                    self.line.push(part, end.is_some())?;
-                    if end.is_some() {
-                        self.end_of_line()?;
+                    match part.strip_suffix(b"\r\n").filter(|_| is_whole) {
+                        Some(line) => self.end_of_line(line, line.len())?,
+                        None => {
+                            self.line.push(part, end.is_some())?;
+                            if end.is_some() {
+                                let line = std::mem::take(&mut self.line);
+                                self.end_of_line(line.kept(), line.length)?;
+                            }
+                        }
                     }
                 }
             }
@@ -85,9 +91,9 @@ impl Scanner {
         Ok(())
     }
 
-    fn end_of_line(&mut self) -> Result<(), Refusal> {
-        let line = std::mem::take(&mut self.line);
-        match (line.length, &self.place) {
+    /// Takes a line of `length` bytes, of which the first are there at least: as many as a [`Line`] keeps.
+    fn end_of_line(&mut self, line: &[u8], length: usize) -> Result<(), Refusal> {
+        match (length, &self.place) {
             // RFC 9112 §2.2: an empty line before a request is skipped.
             (0, Place::Request) => {}
             (0, _) => {
@@ -95,16 +101,10 @@ impl Scanner {
                 self.place = std::mem::take(&mut self.head).end()?;
             }
             (_, Place::Request) => self.place = Place::Fields,
-            _ => self.head.field(&line)?,
+            _ => self.head.field(line, length)?,
         }
         Ok(())
     }
-}
-
-/// Whether a whole line, LF included, is well formed and none of the fields that are looked at here: nearly all are.
-fn is_of_no_interest(line: &[u8]) -> bool {
-    !matches!(line[0], b'c' | b'C' | b't' | b'T' | b'u' | b'U' | b' ' | b'\t' | b'\r')
-        && line.ends_with(b"\r\n")
 }
 
 impl Line {
@@ -127,38 +127,32 @@ impl Line {
         Ok(())
     }
 
-    /// The name in lower case, and as much of the value as was kept.
-    fn field(&self) -> Option<([u8; 48], usize, &[u8])> {
-        let kept = &self.begin[..self.length.min(self.begin.len())];
-        let colon = kept.iter().position(|byte| *byte == b':')?;
-        let mut name = [0; 48];
-        name[..colon].copy_from_slice(&kept[..colon]);
-        name.make_ascii_lowercase();
-        Some((name, colon, kept[colon + 1..].trim_ascii()))
+    /// The beginning of it.
+    fn kept(&self) -> &[u8] {
+        &self.begin[..self.length.min(self.begin.len())]
     }
 }
 
 impl HeadSoFar {
-    fn field(&mut self, line: &Line) -> Result<(), Refusal> {
-        // A line that goes on with the one before (obs-fold, RFC 9112 §5.2).
-        if matches!(line.begin[0], b' ' | b'\t') {
-            return Err(Refusal::BadLine);
+    /// Takes a field whose line is `length` bytes, of which `line` are the first.
+    fn field(&mut self, line: &[u8], length: usize) -> Result<(), Refusal> {
+        match line.first() {
+            // A line that goes on with the one before (obs-fold, RFC 9112 §5.2).
+            Some(b' ' | b'\t') => return Err(Refusal::BadLine),
+            Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U') => {}
+            _ => return Ok(()),
         }
-        let Some((name, length, value)) = line.field() else { return Ok(()) };
-        match &name[..length] {
-            b"content-length" => {
-                if self.content_length.is_some() || line.length > line.begin.len() {
-                    return Err(Refusal::BadLength);
-                }
-                let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-                let number =
-                    std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-                self.content_length = Some(number.ok_or(Refusal::BadLength)?);
+        if let Some(value) = value_of(line, b"content-length") {
+            if self.content_length.is_some() || length > KEPT {
+                return Err(Refusal::BadLength);
             }
-            b"transfer-encoding" => self.chunked = true,
-            b"upgrade" => self.upgrade = true,
-            _ => {}
+            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let number =
+                std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+            self.content_length = Some(number.ok_or(Refusal::BadLength)?);
         }
+        self.chunked |= value_of(line, b"transfer-encoding").is_some();
+        self.upgrade |= value_of(line, b"upgrade").is_some();
         Ok(())
     }
 
@@ -171,6 +165,13 @@ impl HeadSoFar {
             _ => Ok(Place::Request),
         }
     }
+}
+
+/// The value of the field that a line says, where it is called so.
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let (said, value) = line.split_at_checked(name.len())?;
+    let value = value.strip_prefix(b":")?;
+    said.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 #[cfg(test)]

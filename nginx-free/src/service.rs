@@ -186,11 +186,11 @@ impl<A: Admit> Service<A> {
         let way = Way { place, hooks: admission.hooks.as_deref() };
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let stripped = prefix.as_deref().filter(|prefix| prefix.is_added());
-        let word = self.word.get_or_init(|| Word::new(&self.peer, host, self.scheme));
-        if word.is_of(host) {
+        let word = self.word.get_or_init(|| Word::new(&self.peer, &checked.host, self.scheme));
+        if Arc::ptr_eq(word.host(), &checked.host) {
             fields::to_app(&mut parts.headers, &checked.ending, word, stripped);
         } else {
-            let word = Word::new(&self.peer, host, self.scheme);
+            let word = Word::new(&self.peer, &checked.host, self.scheme);
             fields::to_app(&mut parts.headers, &checked.ending, &word, stripped);
         }
         let hides = admission.hooks.as_ref().and_then(|hooks| hooks.hides_cookie.as_ref());
@@ -243,7 +243,10 @@ impl<A: Admit> Service<A> {
     fn check(&self, parts: &http::request::Parts) -> Result<Checked, Refusal> {
         match self.hold.as_ref().and_then(Hold::refusal) {
             Some(refusal) => Err(refusal),
-            None => check::check(parts, self.scheme, self.shared.room.limits.routed_segments),
+            None => {
+                let usual = self.word.get().map(Word::host);
+                check::check(parts, self.scheme, self.shared.room.limits.routed_segments, usual)
+            }
         }
     }
 
