@@ -3,6 +3,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -34,7 +35,8 @@ pub fn to_app(
 ) -> bool {
     let Ok(mut ending) = fields::named_by_connection(fields) else { return false };
     ending.extend(fields.keys().filter(|name| fields::ends_here(name.as_str())).cloned());
-    fields::to_app(fields, &ending, &Word::new(peer, host, scheme(tls)), stripped);
+    let word = Word::new(peer, &Arc::new(host.into()), scheme(tls));
+    fields::to_app(fields, &ending, &word, stripped);
     true
 }
 
