@@ -69,12 +69,13 @@ export class Clipboard {
   async #confirm(text: string, bytes: number, runs: boolean): Promise<boolean> {
     const lines = text.replace(/(\r\n|\r|\n)$/, '').split(/\r\n|\r|\n/).length;
     const size = lines > 1 ? `${count(lines, 'line')}, ${count(bytes, 'byte')}` : count(bytes, 'byte');
-    this.#about.textContent = runs
-      ? `${size}. The program does not tell a paste from typing: each line that ends is entered at once.`
-      : `${size}. That is a lot to type.`;
-    this.#preview.textContent = text.length > PREVIEW ? `${text.slice(0, PREVIEW)}…` : text;
-    const yes = await ask(this.#dialog);
-    this.#preview.textContent = '';
+    const yes = await ask(this.#dialog, () => {
+      this.#about.textContent = runs
+        ? `${size}. The program does not tell a paste from typing: each line that ends is entered at once.`
+        : `${size}. That is a lot to type.`;
+      this.#preview.textContent = text.length > PREVIEW ? `${text.slice(0, PREVIEW)}…` : text;
+    });
+    if (!this.#dialog.open) this.#preview.textContent = '';
     return yes;
   }
 

@@ -26,15 +26,27 @@ export function makeButton(text: string, label: string, pressed: () => void): HT
   return made;
 }
 
-/** Opens a dialog of terminal.html and waits: true if it was closed by its button with the value `yes`. */
-export function ask(dialog: HTMLDialogElement): Promise<boolean> {
-  // One question at a time: one that is asked meanwhile is answered with no.
-  if (dialog.open) return Promise.resolve(false);
+/** The last question of each dialog. */
+const questions = new WeakMap<HTMLDialogElement, Promise<boolean>>();
+
+/**
+ * Opens a dialog of terminal.html and waits: true if it was closed by its button with the value `yes`. `tell` writes
+ * into it what the question is about, and is not called where nothing is asked: one question at a time, and one that is
+ * asked meanwhile is answered with no.
+ */
+export async function ask(dialog: HTMLDialogElement, tell: () => void): Promise<boolean> {
+  // A dialog says that it was closed some time after it was: until then its last question has no answer, and the next
+  // one would take that for its own.
+  if (!dialog.open) await questions.get(dialog);
+  if (dialog.open) return false;
   dialog.returnValue = '';
-  return new Promise((resolve) => {
+  tell();
+  const question = new Promise<boolean>((resolve) => {
     dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
-    dialog.showModal();
   });
+  questions.set(dialog, question);
+  dialog.showModal();
+  return question;
 }
 
 /** Gives every dialog's buttons their meaning: to close it, with their value. */

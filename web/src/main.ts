@@ -155,8 +155,10 @@ async function signedIn(): Promise<boolean | undefined> {
 }
 
 async function openLink(uri: string): Promise<void> {
-  byId('link-where', HTMLElement).textContent = uri;
-  if (await ask(byId('link-dialog', HTMLDialogElement))) open(uri, '_blank', 'noopener,noreferrer');
+  const yes = await ask(byId('link-dialog', HTMLDialogElement), () => {
+    byId('link-where', HTMLElement).textContent = uri;
+  });
+  if (yes) open(uri, '_blank', 'noopener,noreferrer');
 }
 
 bindKeys(terminal, {

@@ -73,7 +73,9 @@ export class Terminals {
   }
 
   async #end({ id, title: text }: TerminalSummary): Promise<void> {
-    this.#which.textContent = `Terminal ${id} (${title(text)}), and what runs in it, will be ended.`;
-    if (await ask(this.#dialog)) this.actions.end(id);
+    const yes = await ask(this.#dialog, () => {
+      this.#which.textContent = `Terminal ${id} (${title(text)}), and what runs in it, will be ended.`;
+    });
+    if (yes) this.actions.end(id);
   }
 }

@@ -179,6 +179,24 @@ const cases = {
     await paste('one\ntwo\n');
     await page.locator('#paste-dialog button[value="yes"]').click();
     await until(page, 'it was pasted', () => gateway.inputs.join('') === 'one\rtwo\r');
+    // the next is asked about as soon as the last was answered, before the dialog itself has said that it was closed;
+    // one that comes meanwhile is neither shown nor pasted
+    gateway.inputs.length = 0;
+    await paste('three\nfour\n');
+    await page.locator('#paste-dialog').waitFor();
+    await page.evaluate(() => {
+      document.querySelector('#paste-dialog').close();
+      for (const data of ['five\nsix\n', 'seven\neight\n']) {
+        const clipboardData = new DataTransfer();
+        clipboardData.setData('text/plain', data);
+        document.querySelector('.xterm-helper-textarea').dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+      }
+    });
+    await page.locator('#paste-dialog').waitFor();
+    const preview = await page.locator('#paste-preview').innerText();
+    expect(preview.trim() === 'five\nsix', `it asks about: ${preview}`);
+    await page.locator('#paste-dialog button[value="yes"]').click();
+    await until(page, 'the second was pasted', () => gateway.inputs.join('') === 'five\rsix\r');
     // with bracketed paste there is nothing to ask, and no way out of the brackets
     await page.keyboard.press('Control+d');
     await line(page, "printf '\\033[?2004h'; echo reads-$((8+8)); cat >/dev/null");

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::LazyLock,
 };
 
@@ -11,44 +10,17 @@ use serde_json::Value;
 
 use super::{User, interfaces::still, place::place, program::Running, seconds, sh};
 
-/// The drivers, with what they need from npm, in this run's place. What npm brought is kept between runs, outside the
-/// clone, under a name that says which lock file it is of.
+/// The drivers, with what they need from npm, in this run's place.
 static DRIVERS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = place().root().join("browser");
-    sh(&["cp", "-r", source.to_str().unwrap(), folder.to_str().unwrap()]);
-    let lock = source.join("package-lock.json").display().to_string();
-    let hash: String = sh(&["sha256sum", &lock]).chars().take(16).collect();
-    let kept = cache().join(format!("browser-{hash}"));
-    if !kept.join("node_modules").is_dir() {
-        let fresh = cache().join(format!(".browser-{}", std::process::id()));
-        fs::create_dir_all(&fresh).unwrap();
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(source.join(file), fresh.join(file)).unwrap();
-        }
-        let output = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&fresh)
-            .output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr));
-        // whoever comes second finds the first one's there
-        let _ = fs::rename(&fresh, &kept);
-        let _ = fs::remove_dir_all(&fresh);
-    }
+    sh(&["cp", "-r", top.join("tests/browser").to_str().unwrap(), folder.to_str().unwrap()]);
+    let modules = sh(&[top.join("scripts/install-playwright").to_str().unwrap()]);
     let _ = fs::remove_dir_all(folder.join("node_modules"));
-    sh(&["cp", "-r", kept.join("node_modules").to_str().unwrap(), folder.to_str().unwrap()]);
+    sh(&["cp", "-r", &format!("{}/node_modules", modules.trim()), folder.to_str().unwrap()]);
     sh(&["chmod", "-R", "a+rX", folder.to_str().unwrap()]);
     folder
 });
-
-/// As `scripts/common.sh` has it.
-fn cache() -> PathBuf {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("SHLOGIN_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("shlogin")))
-        .unwrap_or_else(|| variable("HOME").unwrap().join(".cache/shlogin"))
-}
 
 impl User {
     /// Runs a driver of `tests/browser` as her. Returns what it saw, and where it put its picture.
