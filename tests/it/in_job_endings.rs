@@ -67,6 +67,32 @@ pub(crate) fn what_slurm_refuses_is_told_in_its_words(site: &Site) {
     failed(cluster, alice, "no-munge", said, 125, &["MUNGE is required", "/nonexistent/socket"]);
 }
 
+/// An account that may not use a partition: sites that enforce it refuse the job, the others let it wait for good.
+pub(crate) fn an_account_that_may_not_use_a_partition_is_told_of(site: &Site) {
+    let alice = &site.alice;
+    let not_hers = |cluster: &Cluster| {
+        cluster.slurm(&["scontrol", "update", "PartitionName=debug", "AllowAccounts=physics"]);
+    };
+    let cluster = OwnCluster::new(&["EnforcePartLimits=ALL"]);
+    not_hers(&cluster);
+    for options in [&["-p", "debug"][..], &["-p", "debug", "-A", "chemistry"]] {
+        let said = cluster.try_bare(alice, "refused", options, &[]);
+        failed(&cluster, alice, "refused", said, 114, &["account", "partition"]);
+    }
+    drop(cluster);
+
+    let cluster = OwnCluster::new(&["EnforcePartLimits=NO"]);
+    not_hers(&cluster);
+    let mut command = cluster.shlogin_command(alice, &["start", "--slurm"]);
+    command.args(bare("waits", &ISOLATED, &[]));
+    let waiting = Running::spawn(command);
+    waiting.wait_for(seconds(20), "account");
+    alice.shlogin(&["stop", "waits"]).ok();
+    let said = waiting.finish(seconds(20));
+    assert!(said.code() != 0 && said.stderr.contains("it was stopped"), "{said:?}");
+    cluster.wait_until_nothing_is_left(seconds(15), alice);
+}
+
 pub(crate) fn what_a_node_lacks_is_told_by_its_name(site: &Site) {
     let (cluster, alice) = (Cluster::shared(), &site.alice);
     // Each node has a /tmp of its own. What is root's there is nothing that a session left.

@@ -247,6 +247,7 @@ fn proofs() -> Vec<Trial> {
             threat_42_nobody_takes_the_port_that_hosts_dial [Slurm];
         in_job_endings:
             what_slurm_refuses_is_told_in_its_words [Slurm]
+            an_account_that_may_not_use_a_partition_is_told_of [Slurm]
             what_a_node_lacks_is_told_by_its_name [Apptainer, Slurm]
             an_app_that_does_not_begin_on_a_node_is_told_as_here [Slurm]
             a_controller_that_does_not_answer_harms_no_session [Slurm]
