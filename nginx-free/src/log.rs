@@ -1,18 +1,16 @@
-//! The access log: one event per request, when its answer has ended. No query: it may hold a secret.
+//! The access log: one entry per request, when its answer has ended. No query: it may hold a secret.
 //!
-//! The events are `tracing`'s: any subscriber can have them. [`Lines`] writes them as lines of text or JSON, at a quarter
-//! of the cost of a general formatter. The fields:
+//! A proxy tells an [`AccessLog`] of each ([`Proxy::with_access_log`](crate::Proxy::with_access_log)). By default they are
+//! events of `tracing`, which any subscriber can have ([`Events`]); [`Lines`] writes them as lines of text or JSON, at a
+//! fraction of the cost. An event and a line have these fields, in this order:
 //!
 //! | field | |
 //! |---|---|
-//! | `request` | the request's number, from 0 |
-//! | `app` | the name of the app that it went to ([`Upstream::named`](crate::Upstream::named)), where it went to one |
-//! | `peer` | the client: address and port, or `unix:UID` |
-//! | `method`, `path` | as they came; the path without the query |
-//! | `status` | of the answer |
-//! | `received`, `sent` | bytes of the bodies, or of the WebSocket |
-//! | `micros` | from the request's head to the end of the answer |
-//! | `app_micros` | from there to the head of the app's answer; 0 where it gave none |
+//! | `request` | [`Access::request`] |
+//! | `app` | [`Access::app`], where it went to one |
+//! | `peer`, `method`, `path`, `status`, `received`, `sent` | of the same names |
+//! | `micros` | [`Access::took`] in microseconds |
+//! | `app_micros` | [`Access::app_took`] likewise; 0 where the app gave no answer |
 //! | `end` | `done`, or `broken` where the answer broke off |
 
 mod lines;
@@ -31,8 +29,92 @@ use crate::{metrics::add, room::Turn};
 
 pub use lines::{Format, Lines};
 
-/// The target of access events, for filters.
+/// The target of the events of [`Events`], for filters.
 pub const TARGET: &str = "nginx_free::access";
+
+/// One request, as it went.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Access<'a> {
+    /// The request's number in its proxy, from 0.
+    pub request: u64,
+    /// The name of the app that it went to ([`Upstream::named`](crate::Upstream::named)), where it went to one.
+    pub app: Option<&'a str>,
+    /// The client: address and port, or `unix:UID`.
+    pub peer: &'a str,
+    /// As it came.
+    pub method: &'a str,
+    /// As it came, which may be any visible ASCII and more, without the query.
+    pub path: &'a str,
+    /// The answer's.
+    pub status: StatusCode,
+    /// Bytes of the request's body, or that the client sent over its WebSocket.
+    pub received: u64,
+    /// Bytes of the answer's body, or that the client was sent over its WebSocket.
+    pub sent: u64,
+    /// From the request's head to the end of the answer.
+    pub took: Duration,
+    /// From the request's head to the head of the app's answer, where it gave one.
+    pub app_took: Option<Duration>,
+    /// Whether the answer broke off.
+    pub is_broken: bool,
+}
+
+impl Access<'_> {
+    fn micros(&self) -> u64 {
+        micros(self.took)
+    }
+
+    fn app_micros(&self) -> u64 {
+        micros(self.app_took.unwrap_or_default())
+    }
+
+    fn end(&self) -> &'static str {
+        if self.is_broken { "broken" } else { "done" }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What keeps the entries.
+pub trait AccessLog: Send + Sync + 'static {
+    /// A request has ended. Called on the runtime's thread, and must not block.
+    fn record(&self, access: &Access<'_>);
+}
+
+/// Every entry is an event of `tracing`, at the level `INFO` and with the target [`TARGET`].
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Events;
+
+impl AccessLog for Events {
+    fn record(&self, access: &Access<'_>) {
+        tracing::info!(
+            target: TARGET,
+            request = access.request,
+            app = access.app,
+            peer = access.peer,
+            method = access.method,
+            path = access.path,
+            status = access.status.as_u16(),
+            received = access.received,
+            sent = access.sent,
+            micros = access.micros(),
+            app_micros = access.app_micros(),
+            end = access.end(),
+        );
+    }
+}
+
+/// `None` keeps nothing.
+impl<L: AccessLog> AccessLog for Option<L> {
+    fn record(&self, access: &Access<'_>) {
+        if let Some(log) = self {
+            log.record(access);
+        }
+    }
+}
 
 /// One request, until it is counted and logged by being dropped.
 pub(crate) struct Entry {
@@ -47,7 +129,7 @@ pub(crate) struct Entry {
     answered: Option<Duration>,
     sent: u64,
     received: Option<Arc<AtomicU64>>,
-    end: &'static str,
+    is_broken: bool,
 }
 
 impl Entry {
@@ -67,7 +149,7 @@ impl Entry {
             answered: None,
             sent: 0,
             received: None,
-            end: "done",
+            is_broken: false,
         }
     }
 
@@ -97,7 +179,7 @@ impl Entry {
     }
 
     pub(crate) fn broken(&mut self) {
-        self.end = "broken";
+        self.is_broken = true;
     }
 }
 
@@ -107,20 +189,18 @@ impl Drop for Entry {
         let received = self.received.as_ref().map_or(0, |received| received.load(Ordering::Relaxed));
         metrics.answered(self.status, took, self.sent);
         add(&metrics.received, received);
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        tracing::info!(
-            target: TARGET,
-            request = self.id,
-            app = self.app.as_deref(),
-            peer = self.turn.peer(),
-            method = self.method.as_str(),
-            path = &*self.path,
-            status = self.status.as_u16(),
+        self.turn.log().record(&Access {
+            request: self.id,
+            app: self.app.as_deref(),
+            peer: self.turn.peer(),
+            method: self.method.as_str(),
+            path: &self.path,
+            status: self.status,
             received,
-            sent = self.sent,
-            micros = micros(took),
-            app_micros = micros(self.answered.unwrap_or_default()),
-            end = self.end,
-        );
+            sent: self.sent,
+            took,
+            app_took: self.answered,
+            is_broken: self.is_broken,
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Admit, Limits, Metrics, room::Room};
+use crate::{Admit, Limits, Metrics, log::AccessLog, room::Room};
 
 /// A reverse proxy. It owns no listener: give it some with [`Proxy::serve`].
 pub struct Proxy<A> {
@@ -34,6 +34,16 @@ impl<A: Admit> Proxy<A> {
         // Nobody else holds it before it is served.
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.server_timing = true;
+        }
+        self
+    }
+
+    /// The same, telling `log` of each request instead of making an event of `tracing` of it.
+    #[must_use]
+    pub fn with_access_log(mut self, log: impl AccessLog) -> Self {
+        // Nor does anybody hold its room before.
+        if let Some(room) = Arc::get_mut(&mut self.shared).and_then(|shared| Arc::get_mut(&mut shared.room)) {
+            room.log = Box::new(log);
         }
         self
     }

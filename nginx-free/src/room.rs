@@ -10,12 +10,18 @@ use std::{
     time::Duration,
 };
 
-use crate::{Limits, Metrics, Peer, PeerKey, metrics::add, stall};
+use crate::{
+    Limits, Metrics, Peer, PeerKey,
+    log::{AccessLog, Events},
+    metrics::add,
+    stall,
+};
 
 /// What all connections of a proxy share, whatever it judges by.
 pub(crate) struct Room {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: Box<dyn AccessLog>,
     crowds: Mutex<HashMap<PeerKey, Arc<Crowd>>>,
     leaving: AtomicUsize,
 }
@@ -72,7 +78,8 @@ pub(crate) struct Exit(Arc<Room>);
 
 impl Room {
     pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, crowds: Mutex::default(), leaving: AtomicUsize::new(0) })
+        let (crowds, leaving) = Default::default();
+        Arc::new(Self { limits, metrics, log: Box::new(Events), crowds, leaving })
     }
 
     /// A place for one more connection of `peer`, unless a limit is reached.
@@ -188,6 +195,11 @@ impl Turn {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         self.seat.metrics()
+    }
+
+    /// Where it is to be logged.
+    pub(crate) fn log(&self) -> &dyn AccessLog {
+        &*self.seat.room.log
     }
 }
 

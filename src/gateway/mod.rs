@@ -26,7 +26,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy};
+use nginx_free::{Dial, Limits, Listener, PeerKey, Proxy, log::AccessLog};
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -139,13 +139,19 @@ pub struct Gateway<D: Dial> {
 }
 
 impl<D: Dial> Gateway<D> {
-    /// A gateway that reaches its app by `dial`.
-    pub fn new(options: Options, tls: Arc<ServerConfig>, dial: D, seen: Seen) -> Arc<Self> {
+    /// A gateway that reaches its app by `dial`, and tells `log` what it was asked.
+    pub fn new(
+        options: Options,
+        tls: Arc<ServerConfig>,
+        dial: D,
+        seen: Seen,
+        log: impl AccessLog,
+    ) -> Arc<Self> {
         let limits = limits();
         let app = App::new(&options.session.to_string(), dial, &limits, &seen.activity);
         let (metrics, server_timing) = (Arc::default(), options.server_timing);
         let door = Door::new(options, app, limits.clone(), Arc::clone(&metrics), seen);
-        let proxy = Proxy::counting(door, limits, metrics);
+        let proxy = Proxy::counting(door, limits, metrics).with_access_log(log);
         Arc::new(Self { proxy: if server_timing { proxy.with_server_timing() } else { proxy }, tls })
     }
 

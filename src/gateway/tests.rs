@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nginx_free::Dial;
+use nginx_free::{Dial, log::Events};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
@@ -156,7 +156,7 @@ async fn running(phase: Phase) -> Running {
         restart,
         activity,
     };
-    let gateway = Gateway::new(options, certificate.server_config(), dial, seen);
+    let gateway = Gateway::new(options, certificate.server_config(), dial, seen, Events);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(Arc::clone(&gateway).serve_tcp(listener, closed));

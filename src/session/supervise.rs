@@ -10,10 +10,7 @@ use std::{
 
 use nginx_free::log::{Format, Lines};
 use nix::sys::{prctl, wait::waitpid};
-use tracing_subscriber::{
-    filter::{LevelFilter, filter_fn},
-    prelude::*,
-};
+use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 use super::{
     Record, Records, SessionSpec,
@@ -111,7 +108,7 @@ impl Supervisor {
             .map_err(failed("opening its log"))?;
         let stderr = diagnostics.share().map_err(failed("opening its log"))?;
         let later = Later::default();
-        subscribe(&later, spec.gateway.access_log);
+        subscribe(&later);
         let (to_keeper, keepers) = message::pair().map_err(failed("socketpair"))?;
         let (to_init, inits) = message::pair().map_err(failed("socketpair"))?;
         let file = protocol::to_file(&spec.work.sandbox).map_err(failed("describing the sandbox"))?;
@@ -140,12 +137,13 @@ impl Supervisor {
             Err(error) => return broken(format!("cannot write {}: {error}", record.log.display())),
         };
         let (pump, output, log_len) = pump;
+        let request_log = request_lines(&later, spec.gateway.access_log);
         let writer = match later.bring_to(diagnostics) {
             Ok(writer) => writer,
             Err(error) => return broken(format!("starting a thread: {error}")),
         };
         let (end, record) = runtime.block_on(async {
-            let born = Born { launcher, ssh, listener, to_init, to_keeper, log_len };
+            let born = Born { launcher, ssh, listener, to_init, to_keeper, log_len, request_log };
             let session = Session::open(spec, record, &records, born);
             match session {
                 Ok((session, life)) => session.live(life, output).await,
@@ -176,20 +174,22 @@ const KEEPER_GRACE: Duration = Duration::from_secs(15);
 /// How much is kept of what shlogin itself has to say of a session: mostly, who asked for what at its gateway.
 const MAX_DIAGNOSTICS: u64 = 4 * 1024 * 1024;
 
-/// Sends what happens to the diagnostics: requests as lines of their own kind, all else as text.
-fn subscribe(later: &Later, access: AccessLog) {
-    let format = match access {
-        AccessLog::Text => Some(Format::Text),
-        AccessLog::Json => Some(Format::Json),
-        AccessLog::Off => None,
-    };
-    let requests = format.map(|format| Lines::new(format, later.clone()));
+/// Sends what happens to the diagnostics, as text. Requests go there by themselves ([`request_lines`]).
+fn subscribe(later: &Later) {
     let later = later.clone();
-    let other = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_writer(move || later.clone())
-        .with_filter(filter_fn(|event| event.target() != nginx_free::log::TARGET));
-    let all = tracing_subscriber::registry().with(LevelFilter::INFO).with(requests).with(other);
+    let text = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || later.clone());
     // Only a second call fails, and this is the first of the process.
-    let _ = all.try_init();
+    let _ = tracing_subscriber::registry().with(LevelFilter::INFO).with(text).try_init();
+}
+
+/// Where the gateway's requests go: to the diagnostics, as lines of their own kind, or nowhere.
+type RequestLog = Option<Lines<Later>>;
+
+fn request_lines(later: &Later, access: AccessLog) -> RequestLog {
+    let format = match access {
+        AccessLog::Text => Format::Text,
+        AccessLog::Json => Format::Json,
+        AccessLog::Off => return None,
+    };
+    Some(Lines::new(format, later.clone()))
 }

@@ -2,9 +2,13 @@
 
 use std::{fs, io::Write, path::PathBuf};
 
+use serde_json::Value;
+
 use crate::harness::{
-    Session, Site,
+    Running, Session, Site,
     http::{Gate, read_answer, split},
+    program::bare,
+    seconds, until,
 };
 
 const ISOLATED: [&str; 2] = ["--network", "isolated"];
@@ -51,6 +55,44 @@ pub(crate) fn a_token_works_once_and_leaves_no_trace(site: &Site) {
             assert!(!found, "a secret is in {}", file.display());
         }
     }
+}
+
+/// In the way that the site wants, and never with a query.
+pub(crate) fn who_asked_for_what_is_written_down(site: &Site) {
+    let log_of = |kind: &str| {
+        let mut start = site.alice.shlogin_command(&["start", "--json"]);
+        start.args(bare(kind, &ISOLATED, &[])).env("SHLOGIN_GATEWAY_ACCESS_LOG", kind);
+        let json = Running::spawn(start).finish(seconds(20)).ok().json();
+        let session = Session { user: &site.alice, json };
+        let gate = session.signed_in();
+        assert_eq!(gate.get("/asked%20for?by=SECRET").status, 200);
+        session.stop();
+        let log = session.show()["log"].as_str().unwrap().replace("/log", "/shlogin.log");
+        // it is written by a thread of its own, which the session's end waits for
+        let text = until(seconds(10), "the session has ended", || {
+            (session.show()["state"] == "ended").then(|| fs::read_to_string(&log).unwrap())
+        });
+        assert!(!text.contains("SECRET"), "{text}");
+        let lines: Vec<_> =
+            text.lines().filter(|line| line.contains("/asked%20for")).map(str::to_owned).collect();
+        (session.json["id"].as_str().unwrap().to_owned(), lines)
+    };
+    let (id, lines) = log_of("text");
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let asked = format!(r#" app="{id}" peer="127.0.0.1:"#);
+    assert!(
+        line.contains(&asked) && line.contains(r#" method="GET" path="/asked%20for" status=200 "#),
+        "{line}"
+    );
+    let (id, lines) = log_of("json");
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["app"], &line["status"]), (&id.into(), &200.into()), "{line:#}");
+    assert!(
+        line["peer"].as_str().unwrap().starts_with("127.0.0.1:") && line["micros"].as_u64() > Some(0),
+        "{line:#}"
+    );
+    assert_eq!(log_of("off").1, Vec::<String>::new());
 }
 
 fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {

@@ -152,6 +152,7 @@ fn proofs() -> Vec<Trial> {
             the_app_never_sees_our_cookie_and_cannot_set_it []
             bodies_and_events_stream_both_ways []
             a_websocket_echoes []
+            who_asked_for_what_is_written_down []
             the_gateway_can_be_a_socket_in_a_private_folder [];
         idle:
             a_session_that_nobody_uses_ends_though_its_page_polls []

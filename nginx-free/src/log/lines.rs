@@ -1,20 +1,15 @@
-//! Access events as lines, one write each. Other events pass by, for other layers.
+//! Entries as lines, one write each.
 
 use std::{
     cell::RefCell,
-    fmt::{self, Write as _},
+    fmt::Write as _,
     io::Write,
     sync::{Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
-use tracing::{
-    Event, Subscriber,
-    field::{Field, Visit},
-};
-use tracing_subscriber::{Layer, layer::Context};
 
-use super::TARGET;
+use super::{Access, AccessLog};
 
 /// How a line is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,17 +24,11 @@ pub enum Format {
 /// escaped. What can't be written is lost.
 ///
 /// ```
-/// use nginx_free::log::{Format, Lines};
-/// use tracing_subscriber::{filter::{LevelFilter, filter_fn}, prelude::*};
+/// use nginx_free::{Admit, Proxy, log::{Format, Lines}};
 ///
-/// let other = tracing_subscriber::fmt::layer()
-///     .with_filter(filter_fn(|event| event.target() != nginx_free::log::TARGET));
-/// // Without a level, everything in the program is made ready for a log that drops it.
-/// let subscriber = tracing_subscriber::registry()
-///     .with(LevelFilter::INFO)
-///     .with(Lines::new(Format::Json, std::io::stdout()))
-///     .with(other);
-/// # drop(subscriber);
+/// fn logged<A: Admit>(proxy: Proxy<A>) -> Proxy<A> {
+///     proxy.with_access_log(Lines::new(Format::Json, std::io::stdout()))
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Lines<W> {
@@ -64,77 +53,94 @@ thread_local! {
     static LINE: RefCell<String> = RefCell::new(String::with_capacity(512));
 }
 
-impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Lines<W> {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() != TARGET {
-            return;
-        }
+impl<W: Write + Send + 'static> AccessLog for Lines<W> {
+    fn record(&self, access: &Access<'_>) {
         LINE.with_borrow_mut(|text| {
             text.clear();
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             match self.format {
-                Format::Text => out.clock.tell(text),
+                Format::Text => {
+                    out.clock.tell(text);
+                    push_fields(text, access, &TEXT);
+                    text.push('\n');
+                }
                 Format::Json => {
                     text.push_str("{\"time\":\"");
                     out.clock.tell(text);
                     text.push('"');
+                    push_fields(text, access, &JSON);
+                    text.push_str("}\n");
                 }
             }
-            event.record(&mut Line { text, format: self.format });
-            text.push_str(match self.format {
-                Format::Text => "\n",
-                Format::Json => "}\n",
-            });
             // A log that can't be written must not end a request.
             let _ = out.writer.write_all(text.as_bytes());
         });
     }
 }
 
-struct Line<'l> {
-    text: &'l mut String,
-    format: Format,
+/// What stands before each value, in the order of the values.
+type Names = [&'static str; 11];
+
+const TEXT: Names = [
+    " request=",
+    " app=\"",
+    " peer=\"",
+    " method=\"",
+    " path=\"",
+    " status=",
+    " received=",
+    " sent=",
+    " micros=",
+    " app_micros=",
+    " end=\"",
+];
+
+const JSON: Names = [
+    r#","request":"#,
+    r#","app":""#,
+    r#","peer":""#,
+    r#","method":""#,
+    r#","path":""#,
+    r#","status":"#,
+    r#","received":"#,
+    r#","sent":"#,
+    r#","micros":"#,
+    r#","app_micros":"#,
+    r#","end":""#,
+];
+
+fn push_fields(text: &mut String, access: &Access<'_>, names: &Names) {
+    let [request, app, peer, method, path, status, received, sent, micros, app_micros, end] = *names;
+    push_count(text, request, access.request);
+    if let Some(name) = access.app {
+        push_text(text, app, name);
+    }
+    push_text(text, peer, access.peer);
+    push_text(text, method, access.method);
+    push_text(text, path, access.path);
+    push_count(text, status, access.status.as_u16().into());
+    push_count(text, received, access.received);
+    push_count(text, sent, access.sent);
+    push_count(text, micros, access.micros());
+    push_count(text, app_micros, access.app_micros());
+    push_text(text, end, access.end());
 }
 
-impl Line<'_> {
-    fn name(&mut self, field: &Field) {
-        match self.format {
-            Format::Text => {
-                self.text.push(' ');
-                self.text.push_str(field.name());
-                self.text.push('=');
-            }
-            Format::Json => {
-                self.text.push_str(",\"");
-                self.text.push_str(field.name());
-                self.text.push_str("\":");
-            }
-        }
-    }
+fn push_count(text: &mut String, name: &str, value: u64) {
+    text.push_str(name);
+    push_number(text, value, 1);
 }
 
-impl Visit for Line<'_> {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.name(field);
-        push_number(self.text, value, 1);
+fn push_text(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    let is_plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
+    // Nearly all are: to look at all of it takes less than to look for the first that is not.
+    if value.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+        text.push_str(value);
+    } else {
+        push_escaped(text, value);
     }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.name(field);
-        self.text.push('"');
-        let is_plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
-        // Nearly all are: to look at all of it takes less than to look for the first that is not.
-        if value.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
-            self.text.push_str(value);
-        } else {
-            push_escaped(self.text, value);
-        }
-        self.text.push('"');
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
-    }
+    text.push('"');
 }
 
 /// JSON's escapes (RFC 8259 §7), which a person reads as well.
@@ -186,9 +192,9 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
-    use tracing_subscriber::prelude::*;
+    use http::StatusCode;
 
     use super::*;
 
@@ -208,15 +214,42 @@ mod tests {
 
     fn lines(format: Format) -> Vec<String> {
         let kept = Kept::default();
-        let subscriber = tracing_subscriber::registry().with(Lines::new(format, kept.clone()));
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(target: TARGET, request = 0_u64, app = None::<&str>, path = "/a b", peer = %"p");
-            tracing::info!(target: TARGET, request = u64::MAX, path = "\"\\\n\u{1b}]é\u{202e}😀");
-            tracing::info!(request = 1_u64, "of something else");
+        let lines = Lines::new(format, kept.clone());
+        let plain = Access {
+            request: 0,
+            app: None,
+            peer: "127.0.0.1:4000",
+            method: "GET",
+            path: "/a b",
+            status: StatusCode::OK,
+            received: 3,
+            sent: 1024,
+            took: Duration::from_micros(345),
+            app_took: Some(Duration::from_micros(120)),
+            is_broken: false,
+        };
+        lines.record(&plain);
+        let path = "\"\\\n\u{1b}]é\u{202e}😀";
+        let app_took = None;
+        lines.record(&Access {
+            request: u64::MAX,
+            app: Some("a\"b"),
+            path,
+            app_took,
+            is_broken: true,
+            ..plain
         });
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         assert!(text.is_ascii() && text.ends_with('\n'), "{text}");
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// What stands after the time, which is looked at here.
+    fn after_time<'l>(line: &'l str, before: &str) -> &'l str {
+        let line = line.strip_prefix(before).unwrap();
+        let (time, rest) = line.split_at("2026-01-31T12:00:00.123456Z".len());
+        assert!(time.parse::<Timestamp>().is_ok(), "{time}");
+        rest
     }
 
     const ESCAPED: &str = r#""\"\\\u000a\u001b]\u00e9\u202e\ud83d\ude00""#;
@@ -225,25 +258,29 @@ mod tests {
     fn a_line_of_text() {
         let lines = lines(Format::Text);
         assert_eq!(lines.len(), 2, "{lines:?}");
-        let (time, rest) = lines[0].split_once(' ').unwrap();
-        assert!(
-            time.parse::<Timestamp>().is_ok() && time.len() == "2026-01-31T12:00:00.123456Z".len(),
-            "{time}"
+        let plain = concat!(
+            r#" request=0 peer="127.0.0.1:4000" method="GET" path="/a b" status=200 received=3 sent=1024"#,
+            r#" micros=345 app_micros=120 end="done""#
         );
-        assert_eq!(rest, r#"request=0 path="/a b" peer="p""#);
-        assert!(lines[1].ends_with(&format!("request=18446744073709551615 path={ESCAPED}")), "{}", lines[1]);
+        assert_eq!(after_time(&lines[0], ""), plain);
+        let odd = format!(
+            r#" request=18446744073709551615 app="a\"b" peer="127.0.0.1:4000" method="GET" path={ESCAPED} status=200 received=3 sent=1024 micros=345 app_micros=0 end="broken""#
+        );
+        assert_eq!(after_time(&lines[1], ""), odd);
     }
 
     #[test]
     fn a_line_of_json() {
         let lines = lines(Format::Json);
         assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines[0].starts_with(r#"{"time":"2"#), "{}", lines[0]);
-        assert!(lines[0].ends_with(r#"Z","request":0,"path":"/a b","peer":"p"}"#), "{}", lines[0]);
-        assert!(
-            lines[1].ends_with(&format!(r#""request":18446744073709551615,"path":{ESCAPED}}}"#)),
-            "{}",
-            lines[1]
+        let plain = concat!(
+            r#"","request":0,"peer":"127.0.0.1:4000","method":"GET","path":"/a b","status":200,"received":3,"#,
+            r#""sent":1024,"micros":345,"app_micros":120,"end":"done"}"#
         );
+        assert_eq!(after_time(&lines[0], r#"{"time":""#), plain);
+        let odd = format!(
+            r#"","request":18446744073709551615,"app":"a\"b","peer":"127.0.0.1:4000","method":"GET","path":{ESCAPED},"status":200,"received":3,"sent":1024,"micros":345,"app_micros":0,"end":"broken"}}"#
+        );
+        assert_eq!(after_time(&lines[1], r#"{"time":""#), odd);
     }
 }

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use nginx_free::{Hooks, Limits, Listener, Proxy, Upstream};
+use nginx_free::{Hooks, Limits, Listener, Proxy, Upstream, log};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpSocket, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     sync::watch,
 };
 
@@ -118,4 +118,33 @@ async fn each_request_is_logged_escaped_and_without_its_query() {
     assert!(access[0].contains("path=\"/logged/%0a\" status=200 received=0 sent=5"), "{access:?}");
     assert!(access[1].contains("path=\"/logged\\\"{}\\u{9b}\" status=400"), "{access:?}");
     assert!(!text.contains("SECRET"));
+}
+
+#[tokio::test]
+async fn a_log_of_its_own_is_told_of_each_request_and_nobody_else_is() {
+    let others = &*LINES;
+    let own = Lines::default();
+    let (app, _heads) = canned(HELLO).await;
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let upstream = Upstream::named("hello", Tcp(app), Limits::default());
+    let proxy = Proxy::new(Open { upstream, hooks: Arc::new(Hooks::default()) }, Limits::default())
+        .with_access_log(log::Lines::new(log::Format::Text, own.clone()));
+    let (closing, closed) = watch::channel(false);
+    let serving = tokio::spawn(async move { proxy.serve(Listener::tcp(socket), closed).await });
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request =
+        "POST /its-own?token=SECRET HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc";
+    client.write_all(request.as_bytes()).await.unwrap();
+    assert!(read_all(&mut client).await.ends_with("hello"));
+    closing.send(true).unwrap();
+    serving.await.unwrap();
+    let text = String::from_utf8(own.0.lock().unwrap().clone()).unwrap();
+    let peer = client.local_addr().unwrap();
+    let line = format!(
+        r#" request=0 app="hello" peer="{peer}" method="POST" path="/its-own" status=200 received=3 sent=5 micros="#
+    );
+    assert!(text.contains(&line) && text.ends_with(" end=\"done\"\n") && text.lines().count() == 1, "{text}");
+    let others = String::from_utf8(others.0.lock().unwrap().clone()).unwrap();
+    assert!(!others.lines().any(|line| line.contains(log::TARGET) && line.contains("its-own")), "{others}");
 }

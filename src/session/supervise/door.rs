@@ -9,6 +9,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::RequestLog;
 use crate::{
     activity::Activity,
     gateway::{Gateway, Options, Phase, Restart, Seen, certificate},
@@ -34,6 +35,7 @@ pub(super) struct Door {
 
 /// What it shows of the session beside its app.
 pub(super) struct Inside {
+    pub(super) request_log: RequestLog,
     pub(super) log_len: watch::Receiver<u64>,
     pub(super) terminals: Terminals,
     pub(super) guests: Guests,
@@ -97,9 +99,9 @@ impl Door {
             server_timing: settings.server_timing,
             log: record.log.clone(),
         };
-        let Inside { log_len, terminals, guests, ends, restart, activity } = inside;
+        let Inside { request_log, log_len, terminals, guests, ends, restart, activity } = inside;
         let seen = Seen { phase: phase_seen, log_len, terminals, guests, ends, restart, activity };
-        let gateway = Gateway::new(options, certificate.server_config(), dialer, seen);
+        let gateway = Gateway::new(options, certificate.server_config(), dialer, seen, request_log);
         let (shutdown, stopped) = watch::channel(false);
         let serving = match record.gateway.socket {
             Some(_) => {

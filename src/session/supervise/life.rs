@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    RequestLog,
     app_life::{self, AppLife, Step},
     door,
     end::{End, FromLauncher, ToLauncher},
@@ -37,6 +38,7 @@ pub(super) struct Born<'a> {
     pub(super) to_init: OwnedFd,
     pub(super) to_keeper: OwnedFd,
     pub(super) log_len: watch::Receiver<u64>,
+    pub(super) request_log: RequestLog,
 }
 
 /// A session while it lives.
@@ -82,7 +84,7 @@ impl<'a> Session<'a> {
         records: &'a Records,
         born: Born<'_>,
     ) -> Result<(Self, AppLife), Box<(End, Record)>> {
-        let Born { launcher, ssh, listener, to_init, to_keeper, log_len } = born;
+        let Born { launcher, ssh, listener, to_init, to_keeper, log_len, request_log } = born;
         let broken = |record: &Record, why: String| Box::new((End::Broken(why), record.clone()));
         let io = |record: &Record, error: io::Error| broken(record, error.to_string());
         let launcher = launcher.try_clone().and_then(Channel::new).map_err(|error| io(&record, error))?;
@@ -105,6 +107,7 @@ impl<'a> Session<'a> {
         // It ends with its app: there is nothing to be started again.
         let (restart, _) = mpsc::channel(1);
         let inside = door::Inside {
+            request_log,
             log_len: log_len.clone(),
             terminals: terminals.clone(),
             guests: guests.clone(),

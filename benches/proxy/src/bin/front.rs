@@ -26,7 +26,6 @@ use tokio::{
     sync::watch,
     time::MissedTickBehavior,
 };
-use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -40,7 +39,6 @@ async fn main() -> Result<()> {
 
     let log = Log(Arc::new(Mutex::new(BufWriter::with_capacity(64 * 1024, File::create(log)?))));
     let writer = log.clone();
-    tracing_subscriber::registry().with(LevelFilter::INFO).with(Lines::new(Format::Text, writer)).init();
     tokio::spawn(flush_each_second(log));
 
     let limits = Limits {
@@ -76,7 +74,7 @@ async fn main() -> Result<()> {
         terminated.recv().await;
         running.send_replace(true);
     });
-    Proxy::new(door, limits).serve(listener, closing).await;
+    Proxy::new(door, limits).with_access_log(Lines::new(Format::Text, writer)).serve(listener, closing).await;
     Ok(())
 }
 

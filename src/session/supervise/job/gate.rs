@@ -26,7 +26,7 @@ use crate::{
         later::Later,
         log::{self, Log, LogPump},
         record::DIAGNOSTICS,
-        supervise::{End, Finished, MAX_DIAGNOSTICS, ToLauncher, life::put_down, subscribe},
+        supervise::{End, Finished, MAX_DIAGNOSTICS, ToLauncher, life::put_down, request_lines, subscribe},
     },
     sys::{
         descriptor::{INHERITED, inherited},
@@ -79,7 +79,8 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<(Finished, Option<OwnedFd>)
     let diagnostics = Log::create_or_append(&folder.path().join(DIAGNOSTICS), MAX_DIAGNOSTICS)
         .map_err(failed("opening its log"))?;
     let later = Later::default();
-    subscribe(&later, spec.gateway.access_log);
+    subscribe(&later);
+    let request_log = request_lines(&later, spec.gateway.access_log);
     spec.save_in(&folder).map_err(failed("keeping what it was started with"))?;
     rights::drop_capabilities().map_err(failed("dropping capabilities"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -102,6 +103,7 @@ fn live(spec: SessionSpec, born: Born<'_>) -> Result<(Finished, Option<OwnedFd>)
                 (born.launcher, born.ssh, born.listener),
                 output,
                 log_len,
+                request_log,
             )
         }) {
             Ok(gate) => gate.live().await,

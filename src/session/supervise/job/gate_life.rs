@@ -31,7 +31,7 @@ use crate::{
     session::{
         BatchSpec, JobRecord, Record, SessionSpec, State, forget_secrets,
         supervise::{
-            End, FromLauncher, ToLauncher, door,
+            End, FromLauncher, RequestLog, ToLauncher, door,
             idle::{Idle, Watched},
             life::{Stop, put_down, signals},
             requests,
@@ -147,6 +147,7 @@ impl Gate {
         (launcher, ssh, listener): (&OwnedFd, &OwnedFd, OwnedFd),
         output: File,
         log_len: watch::Receiver<u64>,
+        request_log: RequestLog,
     ) -> Result<Self, String> {
         let io = |error: std::io::Error| error.to_string();
         let batch = spec.batch.clone().ok_or("there is no job to submit")?;
@@ -167,6 +168,7 @@ impl Gate {
         let (ends, ends_seen) = watch::channel(None);
         let (restart, restarts_wanted) = mpsc::channel(4);
         let inside = door::Inside {
+            request_log,
             log_len: log_len.clone(),
             terminals: terminals.clone(),
             guests: guests.clone(),
