@@ -16,7 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio::task::coop;
+use tokio::{task::coop, time::Instant};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -25,7 +25,6 @@ use crate::{
     fields::Scheme,
     io::{ClientIo, Socket},
     metrics::add,
-    patience::Deadline,
     proxy::Shared,
     room::{Exit, Seat},
     service::{Run, Service, busy, last},
@@ -126,8 +125,8 @@ async fn handshake(
     }
 }
 
-/// A connection that says nothing for so long after an answer is served without hyper until it does: hyper's two
-/// buffers are most of what an idle connection takes. To make hyper anew takes some microseconds.
+/// A connection that says nothing for so long after an answer, or up to twice that, is served without hyper until it does:
+/// hyper's two buffers are most of what an idle connection takes. To make hyper anew takes some microseconds.
 const LULL: Duration = Duration::from_millis(250);
 
 /// Serves requests as they come, and waits in between.
@@ -197,20 +196,22 @@ where
     // Where the budget of a task is used up, a future of tokio's is not ready and wakes it: it would not be listening.
     let mut closing = pin!(coop::unconstrained(service.run.ended()));
     let mut listening = false;
-    let (mut seen, _) = service.seat.turns();
-    let mut lull = Deadline::default();
+    let (before, _) = service.seat.turns();
+    let mut seen = before;
+    let mut lull = pin!(tokio::time::sleep(LULL));
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(Pause::Ended(ended)));
         }
         let (begun, open) = service.seat.turns();
-        if open == 0 && begun > 0 && hold.is_between(begun) {
-            if begun != seen {
+        if open == 0 && begun > before && hold.is_between(begun) {
+            // To look now and then whether anything came takes less than to look at the clock each time that it does.
+            while lull.as_mut().poll(cx).is_ready() {
+                if begun == seen {
+                    return Poll::Ready(Some(Pause::Lull));
+                }
                 seen = begun;
-                lull.set(LULL);
-            }
-            if lull.poll_passed(cx).is_ready() {
-                return Poll::Ready(Some(Pause::Lull));
+                lull.as_mut().reset(Instant::now() + LULL);
             }
         }
         if listening && !service.run.has_news() {

@@ -1,6 +1,6 @@
 //! A plain request on its way to the app, and the answer on its way back.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
@@ -77,11 +77,10 @@ async fn send<D: Dial>(
     upstream: &Arc<Upstream<D>>,
     mut request: Box<Request<RequestBody>>,
 ) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
-    let wait = upstream.limits().answer;
     loop {
         let (mut connection, source) = upstream.connection().await?;
         let may_be_repeated = source == Source::Pool && may_be_repeated(&request);
-        let mut error = match connection.exchange(request, wait, may_be_repeated).await {
+        let mut error = match connection.exchange(request, may_be_repeated).await {
             Ok(answer) => return Ok((connection, answer)),
             Err(Unanswered::TimedOut) => return Err(Failure::TimedOut),
             Err(Unanswered::Broken(error)) => error,
@@ -93,7 +92,7 @@ async fn send<D: Dial>(
             Some(unsent) if source == Source::Pool => request = Box::new(unsent),
             None if source == Source::Pool && !connection.has_answered() => {
                 let again = from_head(&connection.copy()).ok_or_else(|| why(&error))?;
-                return Box::pin(once_more(upstream, again, wait)).await;
+                return Box::pin(once_more(upstream, again)).await;
             }
             _ => return Err(why(&error)),
         }
@@ -103,10 +102,9 @@ async fn send<D: Dial>(
 async fn once_more<D: Dial>(
     upstream: &Arc<Upstream<D>>,
     request: Box<Request<RequestBody>>,
-    wait: Duration,
 ) -> Result<(Box<Connection<D>>, Response<Incoming>), Failure> {
     let mut connection = upstream.fresh().await?;
-    match connection.exchange(request, wait, false).await {
+    match connection.exchange(request, false).await {
         Ok(answer) => Ok((connection, answer)),
         Err(Unanswered::TimedOut) => Err(Failure::TimedOut),
         Err(Unanswered::Broken(error)) => Err(why(&error.into_error())),

@@ -52,6 +52,8 @@ pub struct Access<'a> {
     pub received: u64,
     /// Bytes of the answer's body, or that the client was sent over its WebSocket.
     pub sent: u64,
+    /// When the answer ended.
+    pub ended: Instant,
     /// From the request's head to the end of the answer.
     pub took: Duration,
     /// From the request's head to the head of the app's answer, where it gave one.
@@ -185,7 +187,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let (metrics, took) = (self.turn.metrics(), self.begun.elapsed());
+        let (metrics, ended) = (self.turn.metrics(), Instant::now());
+        let took = ended - self.begun;
         let received = self.received.as_ref().map_or(0, |received| received.load(Ordering::Relaxed));
         metrics.answered(self.status, took, self.sent);
         add(&metrics.received, received);
@@ -198,6 +201,7 @@ impl Drop for Entry {
             status: self.status,
             received,
             sent: self.sent,
+            ended,
             took,
             app_took: self.answered,
             is_broken: self.is_broken,

@@ -51,21 +51,24 @@ impl Patience {
 
 /// A time limit that is set anew again and again, seldom to be reached: its timer is left as it is while it runs out too
 /// early, for to set one takes longer than to look at the clock.
-#[derive(Default)]
 pub(crate) struct Deadline {
-    due: Option<Instant>,
+    due: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    /// From now on there is so much time.
-    pub(crate) fn set(&mut self, limit: Duration) {
-        self.due = Some(Instant::now() + limit);
+    pub(crate) fn at(due: Instant) -> Self {
+        Self { due, timer: None }
+    }
+
+    /// There is time until then, now.
+    pub(crate) fn set(&mut self, due: Instant) {
+        self.due = due;
     }
 
     /// `Ready` when the time is up.
     pub(crate) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(due) = self.due else { return Poll::Pending };
+        let due = self.due;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if timer.deadline() > due {
             timer.as_mut().reset(due);
@@ -86,21 +89,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_ends_when_it_was_last_said_to() {
-        let mut deadline = Deadline::default();
+        let after = |secs| Instant::now() + Duration::from_secs(secs);
+        let mut deadline = Deadline::at(after(10));
         let passed = async |deadline: &mut Deadline| {
             let begun = Instant::now();
             let out = std::future::poll_fn(|cx| deadline.poll_passed(cx));
             tokio::time::timeout(Duration::from_secs(1000), out).await.map(|()| begun.elapsed().as_secs())
         };
-        assert!(passed(&mut deadline).await.is_err(), "none was set");
-        deadline.set(Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        deadline.set(Duration::from_secs(30));
+        let out = std::future::poll_fn(|cx| deadline.poll_passed(cx));
+        assert!(tokio::time::timeout(Duration::from_secs(4), out).await.is_err());
+        deadline.set(after(30));
         assert_eq!(passed(&mut deadline).await, Ok(30), "later than its timer");
-        deadline.set(Duration::from_secs(60));
+        deadline.set(after(60));
         let out = std::future::poll_fn(|cx| deadline.poll_passed(cx));
         assert!(tokio::time::timeout(Duration::from_secs(5), out).await.is_err());
-        deadline.set(Duration::from_secs(3));
+        deadline.set(after(3));
         assert_eq!(passed(&mut deadline).await, Ok(3), "sooner than its timer");
     }
 

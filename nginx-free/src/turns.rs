@@ -74,7 +74,9 @@ impl Turns {
     }
 
     fn turn(&self) -> Turn<'_> {
-        Turn { turns: self, since: Instant::now() }
+        // The clock is read where somebody will want to know.
+        let since = (self.room().more > 0).then(Instant::now);
+        Turn { turns: self, since }
     }
 
     fn room(&self) -> MutexGuard<'_, Room> {
@@ -103,13 +105,13 @@ impl Room {
 
     /// A turn ends. After a while, takes back half of the room that is not needed: for as many as ended turns have taken up on
     /// the average there was room before, and all others that are in use are slow.
-    fn end(&mut self, since: Instant, free: &Semaphore) {
+    fn end(&mut self, since: Option<Instant>, free: &Semaphore) {
         if self.more == 0 {
             return;
         }
         let now = Instant::now();
         let period = now - self.looked;
-        self.held += period.min(now - since);
+        self.held += since.map_or(period, |since| period.min(now - since));
         if period < HALF_LIFE {
             return;
         }
@@ -126,7 +128,8 @@ impl Room {
 /// The right to have one request with the app.
 pub(crate) struct Turn<'t> {
     turns: &'t Turns,
-    since: Instant,
+    /// When it was taken; `None` where that was before room was made.
+    since: Option<Instant>,
 }
 
 impl Drop for Turn<'_> {

@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::{AbortHandle, coop},
+    time::Instant,
 };
 
 use crate::{
@@ -91,10 +92,6 @@ impl<D: Dial> Upstream<D> {
         self.open.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// The right to ask the app, unless it is asked much.
     pub(crate) fn try_turn(&self) -> Option<Turn<'_>> {
         self.turns.try_take()
@@ -105,7 +102,8 @@ impl<D: Dial> Upstream<D> {
         self.turns.take().await
     }
 
-    /// The idle connection that was used last, else a new one. An idle one may be dead.
+    /// The idle connection that was used last, else a new one. An idle one may be dead. From here on the app has
+    /// [`Limits::answer`] to answer on it.
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<(Box<Connection<D>>, Source), Failure> {
         match self.take_idle() {
             Some(connection) => Ok((connection, Source::Pool)),
@@ -113,7 +111,7 @@ impl<D: Dial> Upstream<D> {
         }
     }
 
-    /// A new connection.
+    /// A new connection, as [`Self::connection`] gives it.
     pub(crate) async fn fresh(self: &Arc<Self>) -> Result<Box<Connection<D>>, Failure> {
         let place = self.place().ok_or(Failure::Overloaded)?;
         let stream = match tokio::time::timeout(self.limits.dial, self.dial.dial()).await {
@@ -142,7 +140,7 @@ impl<D: Dial> Upstream<D> {
             meter,
             driver: Driver::Here(driver),
             woken: Woken::new(),
-            deadline: Deadline::default(),
+            deadline: Deadline::at(Instant::now() + self.limits.answer),
             home: Arc::downgrade(self),
         }))
     }
@@ -166,9 +164,11 @@ impl<D: Dial> Upstream<D> {
     }
 
     fn take_idle(&self) -> Option<Box<Connection<D>>> {
+        let now = Instant::now();
         let mut pool = self.pool();
-        while let Some(Idle { connection, since }) = pool.idle.pop() {
-            if since.elapsed() < self.limits.pool_idle && connection.sender.is_ready() {
+        while let Some(Idle { mut connection, since }) = pool.idle.pop() {
+            if now - since < self.limits.pool_idle && connection.sender.is_ready() {
+                connection.deadline.set(now + self.limits.answer);
                 return Some(connection);
             }
         }
@@ -220,6 +220,7 @@ pub(crate) struct Connection<D: Dial> {
     /// Whether the driver is worth a poll, where it is here.
     woken: Woken,
     meter: Arc<Meter>,
+    /// Until when the app has to answer.
     deadline: Deadline,
     home: Weak<Upstream<D>>,
 }
@@ -284,10 +285,8 @@ impl<D: Dial> Connection<D> {
     pub(crate) async fn exchange(
         &mut self,
         request: Box<Request<RequestBody>>,
-        limit: Duration,
         copies: bool,
     ) -> Result<Response<Incoming>, Unanswered> {
-        self.deadline.set(limit);
         self.meter.begin(copies);
         let has_body = !request.body().is_empty();
         // Where the task's budget is used up, a future of tokio's is not ready and wakes whoever waits: nobody would here.

@@ -56,15 +56,14 @@ pub(crate) async fn open<D: Dial>(
     let request = forward::request(head, RequestBody::empty());
 
     let mut connection = upstream.fresh().await?;
-    let answer =
-        connection.exchange(request, upstream.limits().answer, false).await.map_err(|why| match why {
-            Unanswered::TimedOut => Failure::TimedOut,
-            Unanswered::Broken(error) => {
-                let error = error.into_error();
-                tracing::debug!(%error, "no answer of the app to a WebSocket");
-                Failure::BadAnswer
-            }
-        })?;
+    let answer = connection.exchange(request, false).await.map_err(|why| match why {
+        Unanswered::TimedOut => Failure::TimedOut,
+        Unanswered::Broken(error) => {
+            let error = error.into_error();
+            tracing::debug!(%error, "no answer of the app to a WebSocket");
+            Failure::BadAnswer
+        }
+    })?;
     connection.head_came();
 
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {

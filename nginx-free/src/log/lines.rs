@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     io::Write,
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -60,13 +61,13 @@ impl<W: Write + Send + 'static> AccessLog for Lines<W> {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             match self.format {
                 Format::Text => {
-                    out.clock.tell(text);
+                    out.clock.tell(text, access.ended);
                     push_fields(text, access, &TEXT);
                     text.push('\n');
                 }
                 Format::Json => {
                     text.push_str("{\"time\":\"");
-                    out.clock.tell(text);
+                    out.clock.tell(text, access.ended);
                     text.push('"');
                     push_fields(text, access, &JSON);
                     text.push_str("}\n");
@@ -169,30 +170,43 @@ fn push_number(text: &mut String, value: u64, least: usize) {
     text.push_str(digits);
 }
 
-/// The time in UTC, to the microsecond; the seconds are put into words only once each.
+/// The time in UTC, to the microsecond. Once a second it is asked for, and its seconds are put into words.
 #[derive(Default, Debug)]
 struct Clock {
+    /// When it was asked for, and what it was, in microseconds since 1970.
+    read: Option<(Instant, i64)>,
     second: Option<i64>,
     words: String,
 }
 
 impl Clock {
-    fn tell(&mut self, text: &mut String) {
-        let now = Timestamp::now();
-        let second = now.as_second();
+    fn tell(&mut self, text: &mut String, at: Instant) {
+        let micros = match self.read.map(|(read, then)| (at.saturating_duration_since(read), then)) {
+            Some((since, then)) if since < Duration::from_secs(1) => then + i64::from(since.subsec_micros()),
+            _ => {
+                let now = Timestamp::now().as_microsecond();
+                self.read = Some((at, now));
+                now
+            }
+        };
+        let second = micros.div_euclid(1_000_000);
         if self.second != Some(second) {
             self.second = Some(second);
-            self.words = now.strftime("%Y-%m-%dT%H:%M:%S.").to_string();
+            self.words = match Timestamp::from_second(second) {
+                Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S.").to_string(),
+                // Past the year 9999, where it is not read any more either.
+                Err(_) => String::new(),
+            };
         }
         text.push_str(&self.words);
-        push_number(text, u64::try_from(now.subsec_microsecond()).unwrap_or(0), 6);
+        push_number(text, micros.rem_euclid(1_000_000).unsigned_abs(), 6);
         text.push('Z');
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use http::StatusCode;
 
@@ -224,6 +238,7 @@ mod tests {
             status: StatusCode::OK,
             received: 3,
             sent: 1024,
+            ended: Instant::now(),
             took: Duration::from_micros(345),
             app_took: Some(Duration::from_micros(120)),
             is_broken: false,
@@ -282,5 +297,25 @@ mod tests {
             r#"","request":18446744073709551615,"app":"a\"b","peer":"127.0.0.1:4000","method":"GET","path":{ESCAPED},"status":200,"received":3,"sent":1024,"micros":345,"app_micros":0,"end":"broken"}}"#
         );
         assert_eq!(after_time(&lines[1], r#"{"time":""#), odd);
+    }
+
+    #[test]
+    fn the_clock_goes_on_between_two_readings() {
+        let mut clock = Clock::default();
+        let mut time = |at| {
+            let mut text = String::new();
+            clock.tell(&mut text, at);
+            text.parse::<Timestamp>().unwrap().as_microsecond()
+        };
+        let begun = Instant::now();
+        let first = time(begun);
+        assert!((Timestamp::now().as_microsecond() - first).abs() < 1_000_000);
+        for micros in [1, 999, 123_456, 700_000, 999_999] {
+            let told = time(begun + Duration::from_micros(micros));
+            assert_eq!(told - first, i64::try_from(micros).unwrap(), "through the end of a second, too");
+        }
+        assert_eq!(time(begun), first, "one that ended a little sooner");
+        // It is read again, and here no second has passed.
+        assert!(time(begun + Duration::from_secs(1)) - first < 1_000_000);
     }
 }
