@@ -127,7 +127,7 @@ async fn handshake(
 
 /// A connection that says nothing for so long after an answer, or up to twice that, is served without hyper until it does:
 /// hyper's two buffers are most of what an idle connection takes. To make hyper anew takes some microseconds.
-const LULL: Duration = Duration::from_millis(250);
+const LULL: Duration = Duration::from_millis(125);
 
 /// Serves requests as they come, and waits in between.
 async fn http1<A: Admit>(hold: Hold<ClientIo>, service: &Arc<Service<A>>, limits: &Limits) {

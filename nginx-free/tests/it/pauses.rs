@@ -17,7 +17,7 @@ use crate::support::*;
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 /// Long enough for the proxy to let go of all that it keeps for a busy connection.
-const LONGER_THAN_A_LULL: Duration = Duration::from_millis(600);
+const LONGER_THAN_A_LULL: Duration = Duration::from_millis(400);
 
 async fn ask(client: &mut TcpStream, request: &str) -> String {
     client.write_all(request.as_bytes()).await.unwrap();
