@@ -10,7 +10,7 @@
 //! | `app` | [`Access::app`], where it went to one |
 //! | `peer`, `method`, `path`, `status`, `received`, `sent` | of the same names |
 //! | `micros` | [`Access::took`] in microseconds |
-//! | `app_micros` | [`Access::app_took`] likewise; 0 where the app gave no answer |
+//! | `app_micros` | [`Access::app_took`] likewise; 0 where no app was asked |
 //! | `end` | `done`, or `broken` where the answer broke off |
 
 mod lines;
@@ -56,7 +56,8 @@ pub struct Access<'a> {
     pub ended: Instant,
     /// From the request's head to the end of the answer.
     pub took: Duration,
-    /// From the request's head to the head of the app's answer, where it gave one.
+    /// From the request's head to the head of the app's answer, or until it was clear that there would be none; where an app
+    /// was asked, and not for a WebSocket.
     pub app_took: Option<Duration>,
     /// Whether the answer broke off.
     pub is_broken: bool,
