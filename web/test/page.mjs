@@ -164,36 +164,33 @@ const cases = {
   async 'pastes are asked about where the shell would run them'(page, gateway, address) {
     await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
     await opened(page, address);
-    const paste = (text) => page.evaluate((data) => {
-      const clipboardData = new DataTransfer();
-      clipboardData.setData('text/plain', data);
-      document.querySelector('.xterm-helper-textarea').dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
-    }, text);
+    // one after the other in one task, and in it the dialog is closed before
+    const paste = (texts, { closed = false } = {}) => page.evaluate(([texts, closed]) => {
+      if (closed) document.querySelector('#paste-dialog').close();
+      for (const text of texts) {
+        const clipboardData = new DataTransfer();
+        clipboardData.setData('text/plain', text);
+        document.querySelector('.xterm-helper-textarea').dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+      }
+    }, [texts, closed]);
     await line(page, "bind 'set enable-bracketed-paste off' 2>/dev/null; echo reads-$((7+7)); cat >/dev/null");
     await shows(page, 'reads-14');
     gateway.inputs.length = 0;
-    await paste('one\ntwo\n');
+    await paste(['one\ntwo\n']);
     await page.locator('#paste-dialog').waitFor();
     await picture(page, 'paste');
     await page.keyboard.press('Escape');
     await page.locator('#paste-dialog').waitFor({ state: 'hidden' });
     expect(gateway.inputs.join('') === '', 'it was pasted all the same');
-    await paste('one\ntwo\n');
+    await paste(['one\ntwo\n']);
     await page.locator('#paste-dialog button[value="yes"]').click();
     await until(page, 'it was pasted', () => gateway.inputs.join('') === 'one\rtwo\r');
     // the next is asked about as soon as the last was answered, before the dialog itself has said that it was closed;
     // one that comes meanwhile is neither shown nor pasted
     gateway.inputs.length = 0;
-    await paste('three\nfour\n');
+    await paste(['three\nfour\n']);
     await page.locator('#paste-dialog').waitFor();
-    await page.evaluate(() => {
-      document.querySelector('#paste-dialog').close();
-      for (const data of ['five\nsix\n', 'seven\neight\n']) {
-        const clipboardData = new DataTransfer();
-        clipboardData.setData('text/plain', data);
-        document.querySelector('.xterm-helper-textarea').dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
-      }
-    });
+    await paste(['five\nsix\n', 'seven\neight\n'], { closed: true });
     await page.locator('#paste-dialog').waitFor();
     const preview = await page.locator('#paste-preview').innerText();
     expect(preview.trim() === 'five\nsix', `it asks about: ${preview}`);
@@ -204,7 +201,7 @@ const cases = {
     await line(page, "printf '\\033[?2004h'; echo reads-$((8+8)); cat >/dev/null");
     await shows(page, 'reads-16');
     gateway.inputs.length = 0;
-    await paste('a\nb\x1b[201~c\n');
+    await paste(['a\nb\x1b[201~c\n']);
     await until(page, 'it was pasted', () => gateway.inputs.join('') === '\x1b[200~a\rb[201~c\r\x1b[201~');
     // copy by key
     await page.keyboard.press('Control+c');
