@@ -37,6 +37,33 @@ run_as_root() { # VARIABLE,…: those that it gets
   export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env=$1"
 }
 
+# What is made once and kept outside the clone: prints FOLDER, of the cache, whose name is NAME-CONTENT by a hash of what it is made of.
+# Where it is not there, COMMAND fills "$work" for it. Two callers at once make it once; what an interrupted call has left is removed
+# by the next. Anybody may read it.
+keep() { # FOLDER COMMAND…
+  local folder=$1 name=${1##*/}
+  name=${name%-*}
+  shift
+  if [ ! -d "$folder" ]; then
+    mkdir -p "$cache"
+    exec 9>"$cache/.$name.lock"
+    flock 9
+  fi
+  if [ ! -d "$folder" ]; then # nor made by whoever held the lock
+    # Only who holds the lock makes such folders.
+    rm -rf "$cache/.$name"-??????*
+    work=$(mktemp -d "$cache/.$name-XXXXXX")
+    trap 'rm -rf "$work" "$work.log"' EXIT
+    "$@" 9>&- >&2
+    chmod -R a+rX "$work"
+    mv -T "$work" "$folder"
+    # earlier versions that nobody used for a week
+    find "$cache" -maxdepth 1 -name "$name-????????????????" ! -path "$folder" -mtime +7 -exec rm -rf {} +
+  fi
+  touch "$folder"
+  echo "$folder"
+}
+
 # The Debian archive this machine's apt is configured with, as a URL.
 debian_mirror() {
   local codename url
