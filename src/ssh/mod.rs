@@ -26,6 +26,7 @@ mod password;
 mod patterns;
 mod penalties;
 mod permits;
+mod prompt;
 mod pty;
 mod server;
 mod session_channel;

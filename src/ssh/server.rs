@@ -31,6 +31,7 @@ use super::{
     owner::Owner,
     password::Passwords,
     penalties::{Offence, Penalties},
+    prompt::prompt,
     startups::{Bounds, Startup, Startups},
 };
 use crate::{activity::Activity, config, host::Host, share::Guests, sys::diag, terminal::Terminals};
@@ -184,6 +185,7 @@ impl Server {
         let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else { return };
         // It is only slower without.
         let _ = stream.set_nodelay(true);
+        let stream = prompt(stream, Arc::clone(&cut.0));
         let server = self.clone();
         tokio::spawn(async move {
             let arrival = Arrival {
@@ -311,11 +313,11 @@ async fn overdue(at: Instant, mut progress: watch::Receiver<Progress>, startup: 
 }
 
 /// Ends a connection from outside, whatever its task does at that moment.
-struct Cut(OwnedFd);
+struct Cut(Arc<OwnedFd>);
 
 impl Cut {
     fn of(socket: &impl AsFd) -> io::Result<Self> {
-        Ok(Self(socket.as_fd().try_clone_to_owned()?))
+        Ok(Self(Arc::new(socket.as_fd().try_clone_to_owned()?)))
     }
 
     fn now(&self) {
