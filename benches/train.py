@@ -3,6 +3,7 @@
 `scripts/build-profiled` builds the program from. Measures nothing.
 
     benches/train.py --shlogin PROGRAM --small FOLDER      FOLDER: where `origin`, `bare` and `load` of benches/proxy are
+    benches/train.py … --brief      a twentieth of it and nothing large, which shows that it works with any build
 
 As root, on Debian, with what `scripts/setup test` installs. What a profile has not seen is built as if it never ran, so all that a user
 waits for is here: a session on the login node and one in a job (a cluster of its own), each asked by HTTP/1.1 and HTTP/2 with a
@@ -29,6 +30,7 @@ from link import NODE, SUITE, Session, bulk, place  # noqa: E402
 # How often small bodies are asked for, on how many connections: of HTTP/1.1, and of HTTP/2 with 32 streams each.
 SMALL = {1: 4000, 16: 20000, 64: 20000}
 STREAMS = (4, 32, 20000)
+BRIEF = 20
 LOADS = {"ws": 16, "handshake": 16, "resume": 16}
 
 
@@ -96,7 +98,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shlogin", type=Path, required=True, help="the instrumented program")
     parser.add_argument("--small", type=Path, required=True, metavar="FOLDER", help="where `origin`, `bare` and `load` are")
+    parser.add_argument("--brief", action="store_true", help="only to see that it works")
     options = parser.parse_args()
+    part, large = (BRIEF, ["10 MiB"]) if options.brief else (1, ["10 MiB", "1 GiB"])
     if os.geteuid() != 0:
         sys.exit("run it as root: it makes a user, a network and a Slurm cluster")
     with place(options.shlogin, options.small) as (user, _, programs, kept):
@@ -106,10 +110,10 @@ def main():
             side = kept(Session(user, programs, name, *where))
             say(f"a session {'in a job' if where else 'here'}")
             for connections, number in SMALL.items():
-                h2load(side, user, number, "--h1", "-c", connections)
+                h2load(side, user, number // part, "--h1", "-c", connections)
             connections, streams, number = STREAMS
-            h2load(side, user, number, "-c", connections, "-m", streams)
-            for what in ("10 MiB", "1 GiB"):
+            h2load(side, user, number // part, "-c", connections, "-m", streams)
+            for what in large:
                 for up in (False, True):
                     bulk(side, user, what, up)
             for case, connections in LOADS.items():
@@ -117,8 +121,9 @@ def main():
             strangers(side, user)
             terminal(side, user)
     say("ssh")
+    cases = "exec" if options.brief else "scp,cat,exec,forward,requests"
     subprocess.run([TOP / "benches/ssh.py", "--shlogin", options.shlogin, "--side", "shlogin", "--rounds", "1", "--exec-rounds", "10",
-                    "--only", "scp,cat,exec,forward,requests"], check=True, stdout=subprocess.DEVNULL)
+                    "--only", cases], check=True, stdout=subprocess.DEVNULL)
     return 0
 
 
