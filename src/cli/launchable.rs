@@ -145,14 +145,11 @@ fn cache() -> PathBuf {
         .join("shlogin")
 }
 
-/// Takes the name that was asked for, or the first free one made from image or command; none that is in use `elsewhere`.
-pub(super) fn name(
-    args: &StartArgs,
-    elsewhere: &HashSet<SessionName>,
-) -> Result<(SessionName, Lock), Failure> {
+/// Takes the name that was asked for, or the first free one made from image or command; none of those in `used`, whatever their locks say.
+pub(super) fn name(args: &StartArgs, used: &HashSet<SessionName>) -> Result<(SessionName, Lock), Failure> {
     let runtime = runtime_path();
     if let Some(name) = &args.name {
-        if elsewhere.contains(name) {
+        if used.contains(name) {
             return Err(LockError::InUse(name.clone()).into());
         }
         return Ok((name.clone(), Lock::take(&runtime, name)?));
@@ -163,7 +160,7 @@ pub(super) fn name(
     let mut n = 1;
     loop {
         let name = stem.numbered(n);
-        if elsewhere.contains(&name) && n < 9999 {
+        if used.contains(&name) && n < 9999 {
             n += 1;
             continue;
         }

@@ -161,8 +161,16 @@ pub(super) fn connect(record: &Record) -> Result<Client, Failure> {
             record.name
         )));
     }
-    Client::connect(&record.footprint.session)
-        .map_err(Failure::io(format!("cannot reach session {}", record.name)))
+    Client::connect(&record.footprint.session).map_err(|error| {
+        let Record { name, footprint, .. } = record;
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return Failure::Session(format!(
+                "{name} lives, but nothing reaches it: {} was removed; `shlogin stop {name}` ends it",
+                footprint.session.display()
+            ));
+        }
+        Failure::io(format!("cannot reach session {name}"))(error)
+    })
 }
 
 /// That a session has a place where something can be run: one that is interrupted has none.

@@ -1,7 +1,6 @@
 //! `start`: launches a session and tells its person what to do with it.
 
 use std::{
-    collections::HashSet,
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -73,7 +72,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     if let (Some(_), Some(container)) = (&within, &mut app.container) {
         surroundings::add_devices(container, &app.env);
     }
-    let (name, lock) = launchable::name(&args, &HashSet::new())?;
+    let (name, lock) = launchable::name(&args, &records.live_names()?)?;
     let id = SessionId::random();
     let footprint = launchable::footprint(config, &name, id);
     let host = if in_a_job { HostAt::Elsewhere } else { HostAt::Here };

@@ -1,6 +1,9 @@
 //! `stop`: asks each session's supervisor, and waits until nothing of the session is left.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::json;
@@ -17,6 +20,7 @@ use crate::{
     session::{
         Lock, Record, Records, State, Which,
         control::{Client, Request},
+        pid_namespace,
     },
     sys::process::{PidFd, start_ticks},
 };
@@ -40,35 +44,45 @@ pub(super) fn stop(args: &StopArgs, output: &Output) -> Result<ExitCode, Failure
     }
     let grace = args.grace.map(|span| span.duration());
     // All are asked before any is waited for.
-    let (detached, attended): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|record| record.detached);
+    let (mut detached, attended): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|record| record.detached);
     let asked: Vec<_> = attended.iter().map(|record| (record, ask(record, grace))).collect();
-    let (mut stopped, mut told) = (Vec::new(), Vec::new());
-    for mut record in detached {
-        if record.job.as_ref().is_some_and(|job| job.lent) {
-            told.push(stop_lent::put_down(&mut record)?);
-        } else {
-            cancel(&mut record)?;
+    let mut stopped = Vec::new();
+    let mut told = end_detached(&mut detached, &mut stopped)?;
+    for (record, heard) in asked {
+        let limit = grace.unwrap_or(Duration::from_secs(600)) + TEARDOWN;
+        let failed =
+            || Failure::Session(format!("{} does not stop (supervisor {})", record.name, record.pid));
+        let gone = heard && wait_until_gone(record, limit) || force(record);
+        if !gone {
+            return Err(failed());
         }
-        stopped.push(record.name.to_string());
+        // Puts down as ended what could no longer do so itself. The job of a gateway that was killed goes on.
+        let left = records.all()?.into_iter().find(|its| its.id == record.id && its.state != State::Ended);
+        match left {
+            None => stopped.push(record.name.to_string()),
+            Some(left) if left.detached => told.extend(end_detached(&mut [left], &mut stopped)?),
+            Some(_) => return Err(failed()),
+        }
     }
     for host in told {
         host.wait()?;
     }
-    for (record, asked) in asked {
-        let limit = grace.unwrap_or(Duration::from_secs(600)) + TEARDOWN;
-        let heard = asked.is_ok() && Lock::wait_released(&record.footprint.lock, limit);
-        if !heard && !force(record) {
-            return Err(Failure::Session(format!(
-                "{} does not stop (supervisor {})",
-                record.name, record.pid
-            )));
-        }
-        // Puts down as ended what could no longer do so itself.
-        let _ = records.all()?;
-        stopped.push(record.name.to_string());
-    }
     output.result(&json!({ "stopped": stopped }), || stopped.join("\n"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends sessions whose gateways are gone. Returns the hosts that are to follow.
+fn end_detached(detached: &mut [Record], stopped: &mut Vec<String>) -> Result<Vec<stop_lent::Told>, Failure> {
+    let mut told = Vec::new();
+    for record in detached {
+        if record.job.as_ref().is_some_and(|job| job.lent) {
+            told.push(stop_lent::put_down(record)?);
+        } else {
+            cancel(record)?;
+        }
+        stopped.push(record.name.to_string());
+    }
+    Ok(told)
 }
 
 /// Ends the job of a session whose gateway is gone: Slurm gives its app what time the site's `KillWait` says.
@@ -102,22 +116,38 @@ fn choose(args: &StopArgs, records: &Records) -> Result<Vec<Record>, Failure> {
     Ok(chosen)
 }
 
-fn ask(record: &Record, grace: Option<Duration>) -> std::io::Result<()> {
-    let client = Client::connect(&record.footprint.session)?;
-    client.be_patient_for(ANSWER)?;
-    client.call(&Request::Stop { grace }).map(drop)
+/// Whether a session's supervisor has heard that it is to end.
+fn ask(record: &Record, grace: Option<Duration>) -> bool {
+    match Client::connect(&record.footprint.session) {
+        Ok(client) => {
+            client.be_patient_for(ANSWER).and_then(|()| client.call(&Request::Stop { grace })).is_ok()
+        }
+        // Its socket was removed, with all of the runtime folder as a rule: a signal says the same, but for the grace.
+        Err(_) => supervisor(record).is_some_and(|process| process.signal(Signal::SIGTERM).is_ok()),
+    }
 }
 
-/// Kills a supervisor that does not answer. The process is held before it is looked at, and is only signalled if it
-/// began when the record says: a number that has come to mean another process is left alone.
+/// The supervisor of a session, held before it is looked at: it is only that if it began when the record says, for its number may
+/// have come to mean another process.
+fn supervisor(record: &Record) -> Option<PidFd> {
+    let pid = i32::try_from(record.pid).map(Pid::from_raw).ok()?;
+    let process = PidFd::open(pid).ok()?;
+    (record.pid_namespace == pid_namespace() && start_ticks(pid).ok() == record.pid_began).then_some(process)
+}
+
+/// Waits until nothing of a session is left: the lock says so, and where that was removed, the supervisor's end does, which the rest
+/// does not outlive. `false` after `limit`.
+fn wait_until_gone(record: &Record, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    let supervisor = supervisor(record);
+    Lock::wait_released(&record.footprint.lock, limit)
+        && supervisor.is_none_or(|process| process.wait(until.saturating_duration_since(Instant::now())))
+}
+
+/// Kills a supervisor that does not answer.
 fn force(record: &Record) -> bool {
-    if !Lock::is_held(&record.footprint.lock) {
-        return true;
+    match supervisor(record) {
+        Some(process) => process.signal(Signal::SIGKILL).is_ok() && wait_until_gone(record, TEARDOWN),
+        None => !Lock::is_held(&record.footprint.lock),
     }
-    let Ok(pid) = i32::try_from(record.pid).map(Pid::from_raw) else { return false };
-    let Ok(process) = PidFd::open(pid) else { return false };
-    if start_ticks(pid).ok() != record.pid_began || process.signal(Signal::SIGKILL).is_err() {
-        return false;
-    }
-    Lock::wait_released(&record.footprint.lock, TEARDOWN)
 }

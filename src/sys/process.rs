@@ -99,6 +99,20 @@ impl PidFd {
         };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+
+    /// Waits for its end. `false` where that has not come after `limit`.
+    pub fn wait(&self, limit: std::time::Duration) -> bool {
+        let until = std::time::Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(ready) => return ready > 0,
+                Err(Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
 }
 
 impl From<OwnedFd> for PidFd {
@@ -161,9 +175,7 @@ pub fn ends_within(child: &mut std::process::Child, limit: std::time::Duration) 
     else {
         return child.wait().is_ok();
     };
-    let mut set = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-    matches!(poll(&mut set, timeout), Ok(1..)) && child.wait().is_ok()
+    held.wait(limit) && child.wait().is_ok()
 }
 
 /// Keeps up to so many bytes of freed memory at hand, where the C library would give all but 128 KiB back to the kernel each time,

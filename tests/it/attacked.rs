@@ -112,6 +112,39 @@ pub(crate) fn another_user_s_runtime_folder_is_not_believed(site: &Site) {
     fs::remove_dir_all(&runtime).unwrap();
 }
 
+/// Some sites remove from /tmp what nobody has touched for days, and some people all they find there.
+pub(crate) fn a_session_whose_runtime_folder_was_removed_is_still_stopped(site: &Site) {
+    let (alice, mallory) = (&site.alice, &site.mallory);
+    let runtime = alice.runtime.join("shlogin");
+    for made_by_another in [false, true] {
+        let session = alice.start_bare("lost", &ISOLATED, &[]);
+        fs::remove_dir_all(&runtime).unwrap();
+        if made_by_another {
+            mallory.own_folder(&runtime, 0o755);
+            mallory.own_folder(&runtime.join("lost"), 0o755);
+        } else {
+            alice
+                .shlogin(&["exec", "lost", "--", "true"])
+                .ended_with(125)
+                .says("`shlogin stop lost` ends it");
+            // There are not to be two of one name, of which nobody knows which one is meant.
+            alice
+                .shlogin(&["start", "--name", "lost", "--network", "isolated", "--", "true"])
+                .ended_with(120)
+                .says("in use");
+        }
+        assert_eq!(session.show()["state"], "running");
+        session.stop();
+        let record = session.show();
+        assert_eq!(record["reason"], "it was stopped; its app ended with signal 15 (SIGTERM)", "{record:#}");
+        if made_by_another {
+            fs::remove_dir_all(&runtime).unwrap();
+        }
+        alice.wait_until_nothing_is_left(seconds(2));
+        alice.shlogin(&["forget", "lost"]).ok();
+    }
+}
+
 /// A supervisor that is stopped once kept `stop` waiting for ever.
 pub(crate) fn a_stopped_supervisor_is_killed_by_stop(site: &Site) {
     let session = site.alice.start_bare("stuck", &ISOLATED, &[]);

@@ -99,6 +99,21 @@ pub(crate) fn stop_ends_the_job_wherever_the_session_stands(site: &Site) {
     stop("running", &running, seconds(10));
     running.wait_until_nothing_is_left(seconds(5));
 
+    let lost = start_bare(&cluster, alice, "lost", &["-w", "c1"], &[]);
+    fs::remove_dir_all(alice.runtime.join("shlogin")).unwrap();
+    stop("without its folder", &lost, seconds(10));
+    lost.wait_until_nothing_is_left(seconds(5));
+
+    // A gateway that hears nothing is killed, and its job is not to go on without it.
+    let deaf = start_bare(&cluster, alice, "deaf", &["-w", "c1"], &[]);
+    let job = deaf.job();
+    kill(deaf.session.pid(), Signal::SIGSTOP).unwrap();
+    // Its gateway knows where Slurm is; this one has to be told.
+    cluster.shlogin(alice, &["stop", "deaf"]).ok();
+    assert_eq!(deaf.show()["reason"], format!("its gateway was gone; its job {job} was cancelled"));
+    cluster.wait_job(seconds(10), job, "CANCELLED");
+    deaf.wait_until_nothing_is_left(seconds(10));
+
     let severed = start_bare(&cluster, alice, "severed", &["-w", "c1", "--no-requeue"], &[]);
     let cut = cluster.cut(Node::C1);
     stop("cut off", &severed, seconds(30));

@@ -88,6 +88,7 @@ fn proofs() -> Vec<Trial> {
             a_host_that_proc_hides_is_not_gone []
             a_list_with_other_eyes_harms_nothing []
             another_user_s_runtime_folder_is_not_believed []
+            a_session_whose_runtime_folder_was_removed_is_still_stopped []
             a_stopped_supervisor_is_killed_by_stop []
             a_stopped_start_does_not_hold_its_session_up [];
         browser:
