@@ -127,6 +127,8 @@ pub(super) fn settle_jobs(records: &mut [Record]) {
         match found {
             // It says nothing: all is as it was.
             None => its.state = slurm::State::Undetermined,
+            Some(job) if record.detached => its.update(&its.still(job.clone(), record.id)),
+            // It is no session's own.
             Some(job) => its.update(job),
         }
         if its.state.is_ended() {

@@ -1,12 +1,16 @@
 //! What is known of a session's Slurm job, and what it takes to submit one.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use slurm::{Job, JobId, State, TimeLimit};
 
-use crate::config::OutboundHelper;
+use crate::{config::OutboundHelper, words::SessionId};
 
 /// A job to be submitted.
 #[derive(Clone, Serialize, Deserialize)]
@@ -119,6 +123,16 @@ impl JobRecord {
         }
     }
 
+    /// What Slurm says of the job with this number, for a session's own: where another job has the number by now (Slurm begins
+    /// again at 1 when it has lost its state), this one is gone. Its output goes to the session's folder, and no other's does.
+    pub fn still(&self, job: Job, session: SessionId) -> Job {
+        let folder = job.stdout.as_deref().and_then(Path::parent).and_then(Path::file_name);
+        if self.lent || folder.is_none_or(|folder| folder == session.to_string().as_str()) {
+            return job;
+        }
+        Job::only(job.id, State::Gone)
+    }
+
     /// Takes in what Slurm says. Where it says nothing, all stays but the state.
     pub fn update(&mut self, job: &Job) {
         self.state = job.state;
@@ -206,6 +220,23 @@ mod tests {
         assert_eq!(record.node.as_deref(), Some("c1"));
         assert_eq!(record.time_left(now), Some(Duration::from_secs(1800)));
         assert_eq!(record.summary(now), "job 7: Slurm does not answer at the moment");
+    }
+
+    #[test]
+    fn a_number_that_another_job_has_by_now_is_no_job_of_the_session() {
+        let (session, other) = (SessionId::random(), SessionId::random());
+        let mut record = JobRecord::new("7".parse().unwrap());
+        let state = |record: &JobRecord, stdout: Option<String>| {
+            let mut job = Job::only(record.id, State::Running);
+            job.stdout = stdout.map(Into::into);
+            record.still(job, session).state
+        };
+        assert_eq!(state(&record, Some(format!("/h/{session}/slurm-%j.out"))), State::Running);
+        assert_eq!(state(&record, None), State::Running, "a controller that says little");
+        assert_eq!(state(&record, Some(format!("/h/{other}/slurm-%j.out"))), State::Gone);
+        assert_eq!(state(&record, Some("/h/ada/slurm-7.out".to_owned())), State::Gone);
+        record.lent = true;
+        assert_eq!(state(&record, Some("/h/ada/slurm-7.out".to_owned())), State::Running);
     }
 
     #[test]

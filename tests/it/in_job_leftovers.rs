@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::sys::signal::{Signal, kill};
+use serde_json::json;
 
 use crate::harness::{
     Running, Site, User,
@@ -133,6 +134,30 @@ pub(crate) fn stop_ends_the_job_wherever_the_session_stands(site: &Site) {
     assert_eq!(begun.show()["state"], "waiting");
     stop("not dialled", &begun, seconds(10));
     begun.wait_until_nothing_is_left(seconds(10));
+}
+
+/// A Slurm that has lost its state numbers its jobs from 1 again. Here a session's record is given the number of another job.
+pub(crate) fn a_job_that_has_its_number_by_now_is_left_alone(site: &Site) {
+    let (cluster, alice) = (OwnCluster::new(SHORT), &site.alice);
+    let session = start_bare(&cluster, alice, "old", &["-w", "c1"], &[]);
+    let (its, others) = (session.job(), cluster.submit(alice, &["-w", "c2"], "sleep 1000"));
+    cluster.wait_job(seconds(10), others, "RUNNING");
+    kill(session.session.pid(), Signal::SIGKILL).unwrap();
+    let file = session.folder().join("record.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let renumbered = text.replace(&format!("\"id\": {its},"), &format!("\"id\": {others},"));
+    assert_ne!(text, renumbered);
+    fs::write(&file, renumbered).unwrap();
+    // What has been its job so far must not be in the way.
+    cluster.run_as(alice, &["scancel", &its.to_string()]).ok();
+
+    let said = cluster.shlogin(alice, &["stop", "old"]).ok();
+    let record = session.show();
+    let reason = format!("its gateway was gone, and its job {others} is gone");
+    assert_eq!((&record["state"], &record["reason"]), (&json!("ended"), &json!(reason)), "{said:?}");
+    assert_eq!(cluster.wait_job(seconds(5), others, "RUNNING").id, others);
+    cluster.run_as(alice, &["scancel", &others.to_string()]).ok();
+    session.wait_until_nothing_is_left(seconds(15));
 }
 
 /// Nobody can end a job without the controller: the session ends, and says what is left.

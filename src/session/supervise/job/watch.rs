@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use slurm::{Job, JobId, Slurm, State};
+use slurm::{Job, Slurm, State};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
     time::timeout,
 };
+
+use crate::{session::JobRecord, words::SessionId};
 
 /// What somebody wants to know, and how soon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +40,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch.
-    pub(super) fn begin(slurm: Slurm, job: JobId) -> Self {
+    /// Begins to watch a session's job.
+    pub(super) fn begin(slurm: Slurm, record: JobRecord, session: SessionId) -> Self {
+        let job = record.id;
         let (told, news) = mpsc::channel(1);
         let (interest, mut wanted) = watch::channel(Interest::Keen);
         tokio::spawn(async move {
@@ -47,7 +50,7 @@ impl Watch {
                 let asked = slurm.clone();
                 let found = spawn_blocking(move || asked.job(job)).await;
                 let found = match found {
-                    Ok(Ok(found)) => found,
+                    Ok(Ok(found)) => record.still(found, session),
                     Ok(Err(error)) => {
                         tracing::warn!(%error, "Slurm does not say how the job is");
                         Job::only(job, State::Undetermined)

@@ -32,7 +32,7 @@ impl Gate {
     /// From here on this is its job.
     pub(super) async fn watch(&mut self, job: JobRecord) {
         self.opened.expected.send_replace(Expected { job: Some(job.id.number()), restarts: job.restarts });
-        self.job = Some(Watch::begin(self.opened.slurm.clone(), job.id));
+        self.job = Some(Watch::begin(self.opened.slurm.clone(), job.clone(), self.record.id));
         self.record.job = Some(job);
         self.write().await;
         self.show_where_it_stands();
