@@ -30,6 +30,7 @@ from link import NODE, SUITE, Session, bulk, place  # noqa: E402
 # How often small bodies are asked for, on how many connections: of HTTP/1.1, and of HTTP/2 with 32 streams each.
 SMALL = {1: 4000, 16: 20000, 64: 20000}
 STREAMS = (4, 32, 20000)
+# How much less of it with --brief.
 BRIEF = 20
 LOADS = {"ws": 16, "handshake": 16, "resume": 16}
 

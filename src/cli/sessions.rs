@@ -1,6 +1,6 @@
 //! `list`, `show`, `url`, `forget`.
 
-use std::{path::Path, process::ExitCode};
+use std::{collections::HashSet, path::Path, process::ExitCode};
 
 use serde::Serialize;
 use serde_json::json;
@@ -22,8 +22,9 @@ use crate::{
     session::{
         IdleReport, JobRecord, Record, Records, State, Which,
         control::{Answer, Client, Request},
-        forget_secrets,
+        forget_secrets, pid_namespace,
     },
+    words::SessionName,
 };
 
 /// This user's records on this node.
@@ -144,6 +145,16 @@ pub(super) fn settle_jobs(records: &mut [Record]) {
             let _ = put_down(record);
         }
     }
+}
+
+/// The names of this node's sessions that live. Most hold their locks, too; those do not whose runtime folder was removed under them,
+/// and those in jobs whose gateways are gone.
+pub(super) fn live_names(records: &Records) -> Result<HashSet<SessionName>, Failure> {
+    let mut all = records.all()?;
+    settle_jobs(&mut all);
+    // Whether one of another container lives, nobody here can tell.
+    all.retain(|record| record.state != State::Ended && record.pid_namespace == pid_namespace());
+    Ok(all.into_iter().map(|record| record.name).collect())
 }
 
 /// Writes down the end of a session that had nobody left to do so, and removes what only its life needed.

@@ -19,7 +19,7 @@ use super::{
     in_job,
     launchable::{self, Taken},
     output::Output,
-    sessions::{WithUrl, new_url},
+    sessions::{WithUrl, live_names, new_url},
     start_here,
 };
 use crate::{
@@ -72,7 +72,7 @@ pub(super) fn start(args: Box<StartArgs>, output: &Output) -> Result<ExitCode, F
     if let (Some(_), Some(container)) = (&within, &mut app.container) {
         surroundings::add_devices(container, &app.env);
     }
-    let (name, lock) = launchable::name(&args, &records.live_names()?)?;
+    let (name, lock) = launchable::name(&args, &live_names(&records)?)?;
     let id = SessionId::random();
     let footprint = launchable::footprint(config, &name, id);
     let host = if in_a_job { HostAt::Elsewhere } else { HostAt::Here };

@@ -1,7 +1,6 @@
 //! Records: what is known of each session, live or ended, one folder each below the state folder.
 
 use std::{
-    collections::HashSet,
     fs, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -310,18 +309,6 @@ impl Records {
             }
             (None, _) => Err(RecordsError::NotFound(name.to_owned())),
         }
-    }
-
-    /// The names of this node's sessions that live. Most hold their locks, too; those do not whose runtime folder was removed under
-    /// them, and those in jobs whose gateways are gone.
-    ///
-    /// # Errors
-    /// As [`RecordsError`].
-    pub fn live_names(&self) -> Result<HashSet<SessionName>, RecordsError> {
-        let mut live = self.all()?;
-        // Whether one of another container lives, nobody here can tell.
-        live.retain(|record| record.state != State::Ended && record.pid_namespace == pid_namespace());
-        Ok(live.into_iter().map(|record| record.name).collect())
     }
 
     /// Writes a record.

@@ -136,6 +136,20 @@ pub(crate) fn stop_ends_the_job_wherever_the_session_stands(site: &Site) {
     begun.wait_until_nothing_is_left(seconds(10));
 }
 
+pub(crate) fn a_session_without_a_gateway_keeps_its_name_while_its_job_runs(site: &Site) {
+    let (cluster, alice) = (OwnCluster::new(SHORT), &site.alice);
+    let session = start_bare(&cluster, alice, "kept", &["-w", "c1"], &[]);
+    let job = session.job();
+    kill(session.session.pid(), Signal::SIGKILL).unwrap();
+    cluster.try_bare(alice, "kept", &[], &[]).ended_with(120).says("in use");
+    cluster.run_as(alice, &["scancel", &job.to_string()]).ok();
+    cluster.wait_job(seconds(10), job, "CANCELLED");
+    // Nobody has looked after it meanwhile.
+    let next = start_bare(&cluster, alice, "kept", &["-w", "c1"], &[]);
+    next.session.stop();
+    next.wait_until_nothing_is_left(seconds(15));
+}
+
 /// A Slurm that has lost its state numbers its jobs from 1 again. Here a session's record is given the number of another job.
 pub(crate) fn a_job_that_has_its_number_by_now_is_left_alone(site: &Site) {
     let (cluster, alice) = (OwnCluster::new(SHORT), &site.alice);

@@ -178,6 +178,7 @@ fn proofs() -> Vec<Trial> {
             killing_any_process_on_the_node_leaves_nothing_there [Slurm, Apptainer, Pasta]
             an_app_s_daemons_go_with_its_job [Slurm]
             stop_ends_the_job_wherever_the_session_stands [Slurm]
+            a_session_without_a_gateway_keeps_its_name_while_its_job_runs [Slurm]
             a_job_that_has_its_number_by_now_is_left_alone [Slurm]
             stop_says_what_it_could_not_do [Slurm]
             a_full_disk_on_the_node_is_told_and_leaves_nothing [Slurm, Apptainer];
