@@ -93,6 +93,11 @@ const cases = {
     await page.locator('.xterm-helper-textarea').focus();
     await page.keyboard.type('echo kept-$((20+3))\n');
     await picture(page, 'signed-out');
+    // not when the page is about to try by itself
+    await until(page, 'a wait that is long enough', async () => {
+      const [, seconds = 0] = (await page.locator('#state-words').innerText()).match(/Next try in (\d+) second/) ?? [];
+      return seconds >= 3;
+    });
     gateway.signedOut = false;
     await page.locator('#retry').click();
     await shows(page, 'kept-23');
